@@ -1,0 +1,54 @@
+# Two commands for a newcomer: `make run` and `make test`. Nothing needs to be typed before them.
+# Everything that is built lies in .venv, var and caches below this folder; `make clean` removes it.
+
+PYTHON ?= python3
+VENV   ?= .venv
+PY     := $(VENV)/bin/python
+PORT   ?= 8000
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+help:            ## what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+# Each stamp stands for one group of packages in the environment; it is made anew when pyproject changes.
+$(PY):
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade pip
+
+$(VENV)/run.stamp: pyproject.toml | $(PY)
+	$(PY) -m pip install --quiet -e '.[examples]'
+	@touch $@
+
+$(VENV)/%.stamp: pyproject.toml | $(PY)
+	$(PY) -m pip install --quiet -e '.[examples]' --group $*
+	@touch $@
+
+run: $(VENV)/run.stamp            ## start the example backend and say what to try
+	$(PY) -m examples.backend --port $(PORT)
+
+test: $(VENV)/test.stamp          ## every test, with branch coverage held at 100 %
+	$(PY) -m tests.run
+
+test-all:        ## the tests on every interpreter from 3.11 up that this machine has
+	$(PYTHON) tests/interpreters.py
+
+check: $(VENV)/dev.stamp          ## linters and type checkers
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(PY) -m pyright
+
+format: $(VENV)/dev.stamp         ## lay the code out
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+bench: $(VENV)/bench.stamp        ## measure, and print the table that docs/benchmarks.md keeps
+	$(PY) -m benchmarks
+
+clean:           ## remove whatever was built here
+	rm -rf $(VENV) .venvs var build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help run test test-all check format bench clean

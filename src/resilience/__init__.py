@@ -1,0 +1,1 @@
+"""Keeps a Python service useful while the things it depends on fail."""

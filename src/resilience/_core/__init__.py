@@ -1,0 +1,1 @@
+"""Decisions: state machines and arithmetic, without clocks, locks, logs, user code or I/O."""

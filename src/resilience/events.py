@@ -1,0 +1,185 @@
+"""What policies tell: one frozen record for each thing that happened, and how listeners get them.
+
+A listener is an ordinary function of one event. It is called after the policy has let go of its lock, on
+the thread or loop of the call that caused the event. It cannot break that call: what it raises is logged,
+once for each listener, and goes no further.
+
+Example:
+    >>> seen = []
+    >>> unsubscribe = subscribe(seen.append)      # every event of every policy in this process
+    >>> publish(RateLimited("login", ("ada",), 12.5))
+    >>> seen
+    [RateLimited(limiter='login', key=('ada',), retry_after=12.5)]
+    >>> unsubscribe()
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from resilience.callables import Kind, kind_of, name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    Listener = Callable[[Any], object]
+
+
+class RetryScheduled(NamedTuple):
+    """An attempt failed, and another will follow after `delay` seconds."""
+
+    name: str
+    attempt: int
+    """The number of the attempt that failed, counted from 1."""
+    delay: float
+    """Seconds until the next attempt begins."""
+    exception: Exception | None
+    """What the attempt raised; None where its result was refused."""
+    result: Any
+    """What the attempt returned, where that was refused by `retry_if_result`."""
+
+
+class RetrySucceeded(NamedTuple):
+    """A call succeeded after at least one retry."""
+
+    name: str
+    attempts: int
+    elapsed: float
+    """Seconds since the first failure."""
+
+
+class RetryStopped(NamedTuple):
+    """A call failed for good."""
+
+    name: str
+    attempts: int
+    elapsed: float
+    """Seconds since the first failure."""
+    reason: str
+    """Why no further attempt was made, such as `"budget exhausted"`."""
+    exception: Exception | None
+    """What the caller gets; None where the last result was refused."""
+
+
+class BreakerChanged(NamedTuple):
+    """A circuit breaker went from one state to another, with the window's figures at that moment."""
+
+    name: str
+    before: str
+    after: str
+    reason: str
+    """What made it change, such as `"failure ratio"`, `"probe failed"` or `"forced"`."""
+    calls: int
+    failures: int
+    slow: int
+    retry_after: float
+    """Seconds until the first probe is let in; 0 unless it opened."""
+
+
+class RateLimited(NamedTuple):
+    """A limiter refused a call."""
+
+    limiter: str
+    key: tuple[str, ...]
+    retry_after: float | None
+    """Seconds until the call would be let through; None if never."""
+
+
+class SweepFinished(NamedTuple):
+    """A janitor has swept once."""
+
+    janitor: str
+    sessions_cleaned: int
+    elapsed: float
+    complete: bool
+    """Whether nothing expired was left over."""
+    dry_run: bool
+
+
+class SweepFailed(NamedTuple):
+    """A sweep raised; the janitor goes on and will sweep again."""
+
+    janitor: str
+    exception: Exception
+
+
+class MemoryAlert(NamedTuple):
+    """Resident memory has passed the alert threshold."""
+
+    janitor: str
+    resident: int
+    """Bytes."""
+    limit: int
+    """Bytes."""
+    slope: float
+    """Bytes a second, over the recent readings."""
+
+
+class Hook:
+    """A listener that cannot break the call it listens to.
+
+    Args:
+        listener: A function of one event; not a coroutine function, since nobody would await it.
+    """
+
+    __slots__ = ("_listener", "_reported")
+
+    def __init__(self, listener: Listener) -> None:
+        if kind_of(listener) is not Kind.SYNC:
+            raise TypeError(
+                f"the listener {name_of(listener)} is a {kind_of(listener).value}: listeners are called, "
+                "not awaited; pass a plain function, which may start a task"
+            )
+        self._listener = listener
+        self._reported = False
+
+    def __call__(self, event: Any) -> None:
+        """Give `event` to the listener; log what it raises the first time it does."""
+        try:
+            self._listener(event)
+        except Exception:
+            if not self._reported:
+                self._reported = True
+                import logging  # noqa: PLC0415 - loaded only when something went wrong
+
+                logging.getLogger("resilience").exception(
+                    "the listener %s failed on %s; its further failures are not logged",
+                    name_of(self._listener),
+                    type(event).__name__,
+                )
+
+
+_subscribers: tuple[Hook, ...] = ()
+
+
+def subscribe(listener: Listener) -> Callable[[], None]:
+    """Call `listener` with every event of every policy in this process.
+
+    Returns:
+        A function that ends the subscription; calling it again does nothing.
+    """
+    global _subscribers  # noqa: PLW0603 - the one list of the process; replaced, never changed
+    hook = Hook(listener)
+    _subscribers = (*_subscribers, hook)
+
+    def unsubscribe() -> None:
+        global _subscribers  # noqa: PLW0603 - see above
+        _subscribers = tuple(other for other in _subscribers if other is not hook)
+
+    return unsubscribe
+
+
+def hooks(*listeners: Listener | None) -> tuple[Hook, ...]:
+    """Return the listeners that are not None as hooks, refusing what cannot be one."""
+    return tuple(Hook(listener) for listener in listeners if listener is not None)
+
+
+def publish(event: Any, own: Iterable[Hook] = ()) -> None:
+    """Give `event` to a policy's own hooks, then to all subscribers.
+
+    Never called with a lock held.
+    """
+    for hook in own:
+        hook(event)
+    for hook in _subscribers:
+        hook(event)
