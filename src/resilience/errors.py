@@ -7,30 +7,43 @@ responses, and `resilience.http.parse_error` turns such a response back into the
     ├── CircuitOpenError      the breaker rejected the call              503
     ├── RateLimitedError      the limiter refused the call               429
     └── DeadlineExceeded      the call's time was up (TimeoutError too)  504
+
+Only the deadline is a builtin error as well: whoever waits for a `TimeoutError` means just that. A
+rejection that were a `ConnectionError` would be retried by everybody who retries those.
+
+All of them can be copied and pickled; notes come along, causes and tracebacks do not, as with any
+exception.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+import math
+import re
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, Self
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from resilience._core.quota import Decision
 
+_CODE_NAME: Final = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
+
 
 class ErrorCode(str):  # noqa: SLOT000 - two dozen objects a process
     """A name that programs may rely on, with what every answer carrying it has in common.
 
     A code is a string, so it compares, hashes and serialises as its name. Applications add their own by
-    making one.
+    making one, once, as a constant.
 
     Args:
-        name: In capitals with underscores, such as `"INVOICE_LOCKED"`.
+        name: Up to 64 capitals, digits and underscores, such as `"INVOICE_LOCKED"`.
         status: The HTTP status, 400 to 599.
-        title: A few words for people; the message where none is given.
+        title: A few words for people; the message where none is given, or none may be shown.
         retryable: Whether the same request may well succeed a little later.
-        public: Whether the message may be shown outside development.
+        public: Whether messages may be shown outside development.
+
+    Raises:
+        ValueError: The name or the status is not of that form.
 
     Example:
         >>> ErrorCode.RATE_LIMIT_EXCEEDED.status
@@ -48,20 +61,18 @@ class ErrorCode(str):  # noqa: SLOT000 - two dozen objects a process
         cls, name: str, status: int, title: str, *, retryable: bool = False, public: bool = True
     ) -> Self:
         """Make a code; the class says what the arguments mean."""
-        if not 400 <= status <= 599:  # noqa: PLR2004 - the HTTP error statuses
-            raise ValueError(
-                f"an error code needs an HTTP status of 400 to 599, not {status!r}: see {name!r}"
-            )
+        if not _CODE_NAME.fullmatch(name):
+            raise ValueError(f"an error code is named in capitals and underscores, not {name!r}")
         code = super().__new__(cls, name)
-        code.status = status
+        code.status = _error_status(status)
         code.title = title
         code.retryable = retryable
         code.public = public
         return code
 
     def __repr__(self) -> str:
-        """Show the code as one writes it."""
-        return f"ErrorCode.{self}"
+        """Show the name and the status."""
+        return f"<ErrorCode {self} {self.status}>"
 
     def __reduce__(self) -> Any:
         """Pickle the code with all that belongs to it."""
@@ -90,6 +101,12 @@ class ErrorCode(str):  # noqa: SLOT000 - two dozen objects a process
     SERVICE_UNAVAILABLE: ClassVar[ErrorCode]
     TIMEOUT: ClassVar[ErrorCode]
     EXTERNAL_SERVICE_ERROR: ClassVar[ErrorCode]
+
+
+def _error_status(status: int) -> int:
+    if not 400 <= status <= 599:  # noqa: PLR2004 - the HTTP error statuses
+        raise ValueError(f"an error's HTTP status is 400 to 599, not {status!r}")
+    return status
 
 
 def _code(
@@ -129,14 +146,19 @@ for _name, _status, _title, _retryable, _public in (
 class ServiceError(Exception):
     """An error that a service answers with; the root of all errors here.
 
+    A subclass for one kind of error sets `code` as a class attribute.
+
     Args:
         message: What went wrong, for the person who asked; the code's title where left out.
-        code: What went wrong, for programs.
-        status: The HTTP status, where it differs from the code's.
+        code: What went wrong, for programs; the class's own where left out.
+        status: The HTTP status, 400 to 599, where it differs from the code's.
         fields: What is wrong with each input field. Always shown: people need it to mend the form.
         details: What helps developers. Shown in development only.
         retry_after: Seconds until another try is worth it.
         request_id: The id of the request that failed.
+
+    Raises:
+        ValueError: The status is no error's, or `retry_after` is negative or not finite.
 
     Example:
         >>> error = ServiceError("No such call", ErrorCode.NOT_FOUND)
@@ -144,12 +166,17 @@ class ServiceError(Exception):
         (404, 'No such call', False)
     """
 
+    code: ErrorCode = ErrorCode.INTERNAL_ERROR
+    fields: Mapping[str, str] | None = None
+    details: Mapping[str, Any] | None = None
     request_id: str | None = None
+    _status: int | None = None
+    _retry_after: float | None = None
 
     def __init__(
         self,
         message: str | None = None,
-        code: ErrorCode = ErrorCode.INTERNAL_ERROR,
+        code: ErrorCode | None = None,
         *,
         status: int | None = None,
         fields: Mapping[str, str] | None = None,
@@ -157,39 +184,33 @@ class ServiceError(Exception):
         retry_after: float | None = None,
         request_id: str | None = None,
     ) -> None:
-        super().__init__(code.title if message is None else message)
-        self._code = code
-        self._status = code.status if status is None else status
-        self._fields = fields
-        self._details = details
+        if code is not None:
+            self.code = code
+        super().__init__(self.code.title if message is None else message)
+        if status is not None:
+            self._status = _error_status(status)
+        if retry_after is not None and not 0.0 <= retry_after < math.inf:
+            raise ValueError(f"retry_after is seconds from now, 0 or more and finite, not {retry_after!r}")
         self._retry_after = retry_after
-        if request_id is not None:
-            self.request_id = request_id
+        self.fields = fields
+        self.details = details
+        self.request_id = request_id
 
     @property
     def message(self) -> str:
         """What went wrong, for the person who asked."""
-        return str(self.args[0])
+        return str(self.args[0]) if self.args else self.code.title
 
     @property
-    def code(self) -> ErrorCode:
-        """What went wrong, for programs."""
-        return self._code
+    def public_message(self) -> str:
+        """What may be shown to anybody: the message, or the code's title where that is internal."""
+        internal = not self.code.public or self.status == 500  # noqa: PLR2004 - Internal Server Error
+        return self.code.title if internal else self.message
 
     @property
     def status(self) -> int:
         """The HTTP status, 400 to 599."""
-        return self._status
-
-    @property
-    def fields(self) -> Mapping[str, str] | None:
-        """What is wrong with each input field."""
-        return self._fields
-
-    @property
-    def details(self) -> Mapping[str, Any] | None:
-        """What helps developers."""
-        return self._details
+        return self.code.status if self._status is None else self._status
 
     @property
     def retry_after(self) -> float | None:
@@ -206,14 +227,13 @@ class ServiceError(Exception):
         return self.message
 
     def __reduce__(self) -> Any:
-        """Pickle the error with all its fields and notes."""
-        return _rebuild, (type(self), self.args, self.__dict__)
+        """Pickle the error with its attributes and notes, whatever the `__init__` of a subclass takes."""
+        return _remake, (type(self), self.args), self.__dict__ or None
 
 
-def _rebuild(cls: type[ServiceError], args: tuple[Any, ...], attributes: dict[str, Any]) -> ServiceError:
+def _remake(cls: type[ServiceError], args: tuple[Any, ...]) -> ServiceError:
     error = cls.__new__(cls, *args)
     error.args = args
-    error.__dict__.update(attributes)
     return error
 
 
@@ -224,14 +244,21 @@ class _PolicyError(ServiceError):
     properties over `args`, and the message is formatted only when someone reads it.
     """
 
-    __init__ = Exception.__init__  # on purpose: see the docstring
+    if not TYPE_CHECKING:  # a checker reads the signatures below instead
+        __init__ = Exception.__init__
 
-    fields = None  # a constant in place of the property
-    details = None  # a constant in place of the property
+    @property
+    def public_message(self) -> str:
+        """The code's title: names of breakers and limiters are nobody else's business."""
+        return self.code.title
 
 
 class CircuitOpenError(_PolicyError):
-    """The circuit breaker rejected the call, which was not begun. Made as `(name, retry_after)`.
+    """The circuit breaker rejected the call, which was not begun.
+
+    Args:
+        name: The breaker's name.
+        retry_after: Seconds until a probe is let in; None where it is held open by hand.
 
     Example:
         >>> error = CircuitOpenError("storage", 4.2)
@@ -239,18 +266,23 @@ class CircuitOpenError(_PolicyError):
         ("circuit breaker 'storage' is open: try again in 4.2 s", 503)
     """
 
-    code = ErrorCode.SERVICE_UNAVAILABLE  # a constant in place of the property
-    status = 503  # a constant in place of the property
+    code = ErrorCode.SERVICE_UNAVAILABLE
+
+    if TYPE_CHECKING:
+
+        def __init__(self, name: str, retry_after: float | None) -> None: ...
 
     @property
     def name(self) -> str:
         """The breaker's name."""
-        return str(self.args[0])
+        name: str = self.args[0]
+        return name
 
     @property
     def retry_after(self) -> float | None:
         """Seconds until the breaker will let a probe in; None where it is held open by hand."""
-        return self.args[1]  # type: ignore[no-any-return]  # see "Made as"
+        retry_after: float | None = self.args[1]
+        return retry_after
 
     @property
     def message(self) -> str:
@@ -261,15 +293,23 @@ class CircuitOpenError(_PolicyError):
 
 
 class RateLimitedError(_PolicyError):
-    """The limiter refused the call, which was not begun. Made as `(decision,)`."""
+    """The limiter refused the call, which was not begun.
 
-    code = ErrorCode.RATE_LIMIT_EXCEEDED  # a constant in place of the property
-    status = 429  # a constant in place of the property
+    Args:
+        decision: What the limiter decided, with all its figures.
+    """
+
+    code = ErrorCode.RATE_LIMIT_EXCEEDED
+
+    if TYPE_CHECKING:
+
+        def __init__(self, decision: Decision) -> None: ...
 
     @property
     def decision(self) -> Decision:
         """What the limiter decided, with all its figures."""
-        return self.args[0]  # type: ignore[no-any-return]  # see "Made as"
+        decision: Decision = self.args[0]
+        return decision
 
     @property
     def retry_after(self) -> float | None:
@@ -289,8 +329,109 @@ class RateLimitedError(_PolicyError):
 
 
 class DeadlineExceeded(_PolicyError, TimeoutError):  # noqa: N818 - the name is public and fixed
-    """The time for the whole call was up before it had an answer. Made as `(message,)`."""
+    """The time for the whole call was up before it had an answer.
 
-    code = ErrorCode.TIMEOUT  # a constant in place of the property
-    status = 504  # a constant in place of the property
-    retry_after = None  # a constant in place of the property
+    Args:
+        message: Which time, and what was being done.
+
+    Example:
+        >>> try:
+        ...     raise DeadlineExceeded("2.0 s were up after 3 attempts")
+        ... except TimeoutError as error:
+        ...     print(error)
+        2.0 s were up after 3 attempts
+    """
+
+    code = ErrorCode.TIMEOUT
+
+    if TYPE_CHECKING:
+
+        def __init__(self, message: str) -> None: ...
+
+
+# --- helpers -------------------------------------------------------------------------------------
+
+
+def throw_error(
+    message: str, code: ErrorCode = ErrorCode.INTERNAL_ERROR, status: int | None = None
+) -> NoReturn:
+    """Raise a `ServiceError`.
+
+    Args:
+        message: What went wrong, for the person who asked.
+        code: What went wrong, for programs.
+        status: The HTTP status, 400 to 599, where it differs from the code's.
+    """
+    raise ServiceError(message, code, status=status)
+
+
+def validation_error(
+    message: str = ErrorCode.VALIDATION_ERROR.title, fields: Mapping[str, str] | None = None
+) -> ServiceError:
+    """Return the error for input that cannot be accepted: 400.
+
+    Args:
+        message: What is wrong with the whole.
+        fields: What is wrong with each field; always shown.
+
+    Example:
+        >>> validation_error("Email is invalid", {"email": "invalid format"}).fields
+        {'email': 'invalid format'}
+    """
+    return ServiceError(message, ErrorCode.VALIDATION_ERROR, fields=fields)
+
+
+def authentication_error(message: str = ErrorCode.UNAUTHORIZED.title) -> ServiceError:
+    """Return the error for somebody who has not said who they are: 401."""
+    return ServiceError(message, ErrorCode.UNAUTHORIZED)
+
+
+def authorization_error(message: str = ErrorCode.FORBIDDEN.title) -> ServiceError:
+    """Return the error for somebody who may not do this: 403."""
+    return ServiceError(message, ErrorCode.FORBIDDEN)
+
+
+def not_found_error(resource: str = "Resource") -> ServiceError:
+    """Return the error for something that is not there: 404.
+
+    Example:
+        >>> not_found_error("User").message
+        'User not found'
+    """
+    return ServiceError(f"{resource} not found", ErrorCode.RESOURCE_NOT_FOUND)
+
+
+def conflict_error(message: str = ErrorCode.CONFLICT.title) -> ServiceError:
+    """Return the error for a request that contradicts the present state: 409."""
+    return ServiceError(message, ErrorCode.CONFLICT)
+
+
+def rate_limit_error(retry_after: float | None = None) -> ServiceError:
+    """Return the error for somebody who asks too often: 429.
+
+    Args:
+        retry_after: Seconds until another try is worth it.
+
+    Example:
+        >>> rate_limit_error(60).retry_after
+        60
+    """
+    return ServiceError(code=ErrorCode.RATE_LIMIT_EXCEEDED, retry_after=retry_after)
+
+
+def service_unavailable_error(service: str = "The service", retry_after: float | None = None) -> ServiceError:
+    """Return the error for a dependency that is down: 503.
+
+    Args:
+        service: What is down, in words that users may read.
+        retry_after: Seconds until another try is worth it.
+
+    Example:
+        >>> service_unavailable_error("Wasabi storage").message
+        'Wasabi storage is unavailable, please try again later'
+    """
+    return ServiceError(
+        f"{service} is unavailable, please try again later",
+        ErrorCode.SERVICE_UNAVAILABLE,
+        retry_after=retry_after,
+    )
