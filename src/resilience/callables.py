@@ -55,7 +55,7 @@ def kind_of(fn: Callable[..., Any]) -> Kind:
         >>> kind_of(partial(fetch))
         <Kind.ASYNC: 'coroutine function'>
     """
-    if isinstance(fn, classmethod | staticmethod):
+    if issubclass(type(fn), classmethod | staticmethod):
         decorator = type(fn).__name__
         raise TypeError(
             f"{fn!r} is a {decorator} object: write @{decorator} above this decorator, not below it"
@@ -64,13 +64,18 @@ def kind_of(fn: Callable[..., Any]) -> Kind:
         raise TypeError(f"{fn!r} cannot be called: decorate a function, a method or a callable object")
     inner = innermost(fn)
     flags: int = getattr(getattr(inner, "__code__", None), "co_flags", 0)
-    if flags & _COROUTINE or getattr(inner, "_is_coroutine_mark", False):  # inspect.markcoroutinefunction
+    if flags & _COROUTINE or _is_marked(inner):
         return Kind.ASYNC
     if flags & _ASYNC_GENERATOR:
         return Kind.ASYNC_GENERATOR
     if flags & _GENERATOR:
         return Kind.GENERATOR
     return Kind.SYNC
+
+
+def _is_marked(inner: Any) -> bool:
+    """Return whether `inspect.markcoroutinefunction` was called on it, which leaves a bare object there."""
+    return type(getattr(inner, "_is_coroutine_mark", None)) is object  # a mock would answer with a mock
 
 
 def name_of(fn: Callable[..., Any]) -> str:

@@ -26,7 +26,7 @@ class Clock(Protocol):
         """Return Unix seconds, for HTTP dates, headers and logs; never for a decision."""
         ...
 
-    def sleep(self, seconds: float) -> None:
+    def sleep(self, seconds: float, /) -> None:
         """Block this thread for `seconds`."""
         ...
 

@@ -15,9 +15,12 @@ Example:
 
 from __future__ import annotations
 
+import threading
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resilience.callables import Kind, kind_of, name_of
+from resilience.fork import survive_fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -120,9 +123,12 @@ class Hook:
 
     Args:
         listener: A function of one event; not a coroutine function, since nobody would await it.
+
+    Raises:
+        TypeError: `listener` cannot be called, or a call of it would only make a coroutine or generator.
     """
 
-    __slots__ = ("_listener", "_reported")
+    __slots__ = ("_listener", "_unreported")
 
     def __init__(self, listener: Listener) -> None:
         if kind_of(listener) is not Kind.SYNC:
@@ -131,15 +137,16 @@ class Hook:
                 "not awaited; pass a plain function, which may start a task"
             )
         self._listener = listener
-        self._reported = False
+        self._unreported = [True]
 
     def __call__(self, event: Any) -> None:
         """Give `event` to the listener; log what it raises the first time it does."""
         try:
-            self._listener(event)
+            answer = self._listener(event)
+            if isinstance(answer, CoroutineType):
+                _refuse_coroutine(answer)  # pyright: ignore[reportUnknownArgumentType] - of anything
         except Exception:
-            if not self._reported:
-                self._reported = True
+            if self._is_first_failure():
                 import logging  # noqa: PLC0415 - loaded only when something went wrong
 
                 logging.getLogger("resilience").exception(
@@ -148,25 +155,62 @@ class Hook:
                     type(event).__name__,
                 )
 
+    def _is_first_failure(self) -> bool:
+        try:
+            self._unreported.pop()  # atomic, also without the GIL: of several failing threads one gets it
+        except IndexError:
+            return False
+        return True
 
-_subscribers: tuple[Hook, ...] = ()
+
+def _refuse_coroutine(answer: CoroutineType[Any, Any, Any]) -> None:
+    answer.close()
+    raise TypeError(
+        f"it returned the coroutine {answer.__qualname__}, which nobody awaits; start a task instead"
+    )
+
+
+class _Subscribers:
+    """The hooks that get every event of this process.
+
+    `hooks` is replaced under the lock and never changed, so `publish` reads it without: it gets the hooks
+    from before or from after, also without the GIL.
+    """
+
+    def __init__(self) -> None:
+        self.hooks: tuple[Hook, ...] = ()
+        survive_fork(self)
+
+    def after_fork(self) -> None:
+        self._lock = threading.RLock()
+
+    def add(self, hook: Hook) -> None:
+        with self._lock:
+            self.hooks = (*self.hooks, hook)
+
+    def remove(self, hook: Hook) -> None:
+        with self._lock:
+            self.hooks = tuple(other for other in self.hooks if other is not hook)
+
+
+_subscribers = _Subscribers()
 
 
 def subscribe(listener: Listener) -> Callable[[], None]:
     """Call `listener` with every event of every policy in this process.
 
+    Threads may subscribe and unsubscribe at any time, listeners too: an event that is being published
+    goes to those who were subscribed when it began.
+
     Returns:
         A function that ends the subscription; calling it again does nothing.
+
+    Raises:
+        TypeError: `listener` is not a plain function.
     """
-    global _subscribers  # noqa: PLW0603 - the one list of the process; replaced, never changed
     hook = Hook(listener)
-    _subscribers = (*_subscribers, hook)
-
-    def unsubscribe() -> None:
-        global _subscribers  # noqa: PLW0603 - see above
-        _subscribers = tuple(other for other in _subscribers if other is not hook)
-
-    return unsubscribe
+    _subscribers.add(hook)
+    return lambda: _subscribers.remove(hook)
 
 
 def hooks(*listeners: Listener | None) -> tuple[Hook, ...]:
@@ -181,5 +225,5 @@ def publish(event: Any, own: Iterable[Hook] = ()) -> None:
     """
     for hook in own:
         hook(event)
-    for hook in _subscribers:
+    for hook in _subscribers.hooks:
         hook(event)

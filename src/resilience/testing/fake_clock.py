@@ -1,22 +1,18 @@
-"""What tests of code that uses resilience need: a clock that makes an hour pass at once.
-
-Example:
-    >>> clock = FakeClock()
-    >>> started = clock.now()
-    >>> clock.sleep(3600)                         # returns at once
-    >>> clock.now() - started, clock.sleeps
-    (3600.0, [3600])
-"""
+"""A clock that makes an hour pass at once."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 import time
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from resilience.fork import survive_fork
+from resilience.testing.waiting import PATIENCE, wait_until, wait_until_async
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
 
 class FakeClock:
@@ -26,11 +22,19 @@ class FakeClock:
         start: The first reading of `now`, in seconds.
         wall: The first reading of `wall`, in Unix seconds.
         auto: Whether a sleep moves the clock itself and returns at once. If not, a sleep lasts until
-            some other thread or task calls `advance`.
+            some other thread or task calls `advance`; background threads need that, since with a clock
+            that moves by itself they never rest.
         yielding: Whether each reading lets other threads in first, which brings out unlocked
             check-then-act races that a GIL hides.
 
     Threads and event loops may share it. A cancelled sleep leaves at once.
+
+    Example:
+        >>> clock = FakeClock()
+        >>> started = clock.now()
+        >>> clock.sleep(3600)
+        >>> clock.now() - started, clock.sleeps
+        (3600.0, [3600])
     """
 
     def __init__(
@@ -47,8 +51,12 @@ class FakeClock:
         self._wall_offset = wall - start
         self._auto = auto
         self._yielding = yielding
-        self._changed = threading.Condition()
-        self._wakers: dict[object, tuple[float, Callable[[], object]]] = {}
+        self._asleep: dict[object, tuple[float, Callable[[], object]]] = {}
+        survive_fork(self)
+
+    def after_fork(self) -> None:
+        """Replace the lock, which another thread of the parent may have held."""
+        self._lock = threading.RLock()
 
     def now(self) -> float:
         """Return the monotonic seconds."""
@@ -58,102 +66,153 @@ class FakeClock:
 
     def wall(self) -> float:
         """Return the Unix seconds."""
-        return self._now + self._wall_offset
+        return self.now() + self._wall_offset
 
     @property
     def sleepers(self) -> int:
         """How many threads and tasks are asleep on this clock."""
-        return len(self._wakers)
+        return len(self._asleep)
 
-    def wait_for_sleepers(self, count: int, timeout: float = 5.0) -> None:
-        """Block this thread until `count` others are asleep on this clock.
+    def wait_for_sleepers(self, count: int, timeout: float = PATIENCE) -> None:
+        """Block this thread until at least `count` others are asleep on this clock.
+
+        Whom `advance` has woken does not count any more, so after it this waits until they sleep again.
 
         Raises:
             TimeoutError: There are still fewer after `timeout` real seconds.
         """
-        with self._changed:
-            if not self._changed.wait_for(lambda: self.sleepers >= count, timeout):
-                raise TimeoutError(f"{self.sleepers} sleepers after {timeout} s, expected {count}")
+        wait_until(
+            lambda: self.sleepers >= count, timeout, lambda: f"{count} sleepers, {self.sleepers} so far"
+        )
+
+    async def wait_for_sleepers_async(self, count: int, timeout: float = PATIENCE) -> None:  # noqa: ASYNC109 - of real time
+        """Let this loop run until at least `count` threads and tasks are asleep on this clock.
+
+        Raises:
+            TimeoutError: There are still fewer after `timeout` real seconds.
+        """
+        await wait_until_async(
+            lambda: self.sleepers >= count, timeout, lambda: f"{count} sleepers, {self.sleepers} so far"
+        )
 
     def advance(self, seconds: float) -> None:
-        """Let `seconds` pass, and wake whoever sleeps no longer than that."""
-        with self._changed:
+        """Let `seconds` pass, and wake whoever sleeps no longer than that, in the order they are due.
+
+        Raises:
+            ValueError: `seconds` is negative; `step` sets a clock back.
+        """
+        if not seconds >= 0:
+            raise ValueError(
+                f"time does not pass backwards: advance({seconds!r}); use step() to set a clock back"
+            )
+        with self._lock:
             self._now += seconds
-            due = [waker for waker, (until, _) in self._wakers.items() if until <= self._now]
-            wakes = [self._wakers.pop(waker)[1] for waker in due]
+            due = sorted(
+                (until, number)
+                for number, (until, _) in enumerate(self._asleep.values())
+                if until <= self._now
+            )
+            sleepers = list(self._asleep)
+            wakes = [self._asleep.pop(sleepers[number])[1] for _, number in due]
         for wake in wakes:
             wake()
 
     def step(self, seconds: float) -> None:
         """Set `now` forward or back without waking anybody, as a faulty clock would."""
-        self._now += seconds
+        with self._lock:
+            self._now += seconds
 
     def step_wall(self, seconds: float) -> None:
         """Set only `wall` forward or back, as an administrator or a leap second would."""
-        self._wall_offset += seconds
+        with self._lock:
+            self._wall_offset += seconds
 
     def sleep(self, seconds: float) -> None:
-        """Block this thread until `seconds` have passed on this clock; in auto mode, make them pass."""
-        self.sleeps.append(seconds)
+        """Block this thread until `seconds` have passed on this clock; in auto mode, make them pass.
+
+        Raises:
+            ValueError: `seconds` is negative, as `time.sleep` has it.
+        """
+        self._begin_sleep(seconds)
         if self._auto:
             self.advance(seconds)
-        else:
+        elif seconds > 0:
             awake = threading.Event()
-            self._fall_asleep(awake, seconds, awake.set)
-            awake.wait()
+            with self._sleeping(seconds, awake.set):
+                awake.wait()
 
     async def sleep_async(self, seconds: float) -> None:
-        """Suspend this task until `seconds` have passed on this clock; in auto mode, make them pass."""
-        self.sleeps.append(seconds)
-        if self._auto:
-            self.advance(seconds)
+        """Suspend this task until `seconds` have passed on this clock; in auto mode, make them pass.
+
+        Raises:
+            ValueError: `seconds` is negative, which `asyncio.sleep` would let pass.
+        """
+        self._begin_sleep(seconds)
+        if self._auto or not seconds:
+            self.advance(seconds if self._auto else 0)
             await asyncio.sleep(0)
             return
-        loop = asyncio.get_running_loop()
         awake = asyncio.Event()
-        self._fall_asleep(awake, seconds, lambda: loop.call_soon_threadsafe(awake.set))
-        try:
+        loop = asyncio.get_running_loop()
+        with self._sleeping(seconds, lambda: loop.call_soon_threadsafe(awake.set)):
             await awake.wait()
-        finally:
-            self._wakers.pop(awake, None)
 
     def wait(self, event: threading.Event, timeout: float | None) -> bool:
-        """Block until `event` is set or `timeout` seconds have passed; return whether it is set."""
+        """Block until `event` is set or `timeout` seconds have passed; return whether it is set.
+
+        In auto mode they pass at once, unless it is set already.
+        """
         if timeout is None:
             return event.wait()
+        if event.is_set() or timeout <= 0:
+            return event.is_set()
         if self._auto:
-            if not event.is_set():
-                self.advance(timeout)
+            self.advance(timeout)
             return event.is_set()
         timed_out = threading.Event()
-        self._fall_asleep(timed_out, timeout, timed_out.set)
-        while not event.wait(0.001) and not timed_out.is_set():
-            pass  # two events cannot be waited for at once; a real millisecond is a test's affair only
-        self._wakers.pop(timed_out, None)
+        with self._sleeping(timeout, timed_out.set):
+            while not event.wait(0.001) and not timed_out.is_set():
+                pass  # nothing waits for two events at once; a real millisecond is a test's affair only
         return event.is_set()
 
     async def wait_async(self, event: asyncio.Event, timeout: float | None) -> bool:  # noqa: ASYNC109 - it is a clock
-        """Suspend until `event` is set or `timeout` seconds have passed; return whether it is set."""
+        """Suspend until `event` is set or `timeout` seconds have passed; return whether it is set.
+
+        In auto mode they pass at once, unless it is set already.
+        """
         if timeout is None:
             return await event.wait()
+        if event.is_set() or timeout <= 0:
+            return event.is_set()
         if self._auto:
-            if not event.is_set():
-                self.advance(timeout)
-                await asyncio.sleep(0)
+            self.advance(timeout)
+            await asyncio.sleep(0)
             return event.is_set()
         loop = asyncio.get_running_loop()
-        either = asyncio.Event()
-        waiter = loop.create_task(event.wait())
-        waiter.add_done_callback(lambda _: either.set())
-        self._fall_asleep(either, timeout, lambda: loop.call_soon_threadsafe(either.set))
-        try:
-            await either.wait()
-        finally:
-            waiter.cancel()
-            self._wakers.pop(either, None)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(None) as limit:
+
+                def expire() -> None:
+                    with suppress(RuntimeError):  # the event came in the same tick, and the wait is over
+                        limit.reschedule(loop.time())
+
+                with self._sleeping(timeout, lambda: loop.call_soon_threadsafe(expire)):
+                    await event.wait()
         return event.is_set()
 
-    def _fall_asleep(self, sleeper: object, seconds: float, wake: Callable[[], object]) -> None:
-        with self._changed:
-            self._wakers[sleeper] = (self._now + seconds, wake)
-            self._changed.notify_all()
+    def _begin_sleep(self, seconds: float) -> None:
+        if not seconds >= 0:
+            raise ValueError(f"a sleep takes zero or more seconds, not {seconds!r}")
+        self.sleeps.append(seconds)
+
+    @contextmanager
+    def _sleeping(self, seconds: float, wake: Callable[[], object]) -> Generator[None]:
+        """Be counted among the sleepers, until woken or until the block is left."""
+        sleeper = object()
+        with self._lock:
+            self._asleep[sleeper] = (self._now + seconds, wake)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._asleep.pop(sleeper, None)
