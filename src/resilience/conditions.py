@@ -1,0 +1,68 @@
+"""Which exceptions a setting such as `record_on` or `ignore` means: types, predicates, or a tuple of either."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from resilience.callables import Kind, kind_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Condition = type[BaseException] | Callable[[Any], bool] | tuple["Condition", ...]
+    """An exception type, a predicate of an exception, or a tuple of either."""
+
+
+def matcher(condition: Condition, argument: str) -> Callable[[Exception], bool]:
+    """Return a function that tells whether an exception meets `condition`.
+
+    Predicates are asked in their order, and only if no type matches.
+
+    Args:
+        condition: What was given.
+        argument: What it was given as; for the error message.
+
+    Raises:
+        TypeError: It is neither an exception type nor a plain predicate.
+
+    Example:
+        >>> matches = matcher((OSError, lambda error: "busy" in str(error)), "record_on")
+        >>> matches(TimeoutError()), matches(ValueError("busy")), matches(ValueError("bad"))
+        (True, True, False)
+    """
+    types: list[type[BaseException]] = []
+    predicates: list[Callable[[Any], bool]] = []
+    for part in _flat(condition):
+        # A class is a type even where its metaclass makes its instances, or itself, look like a predicate.
+        if isinstance(part, type):
+            if not issubclass(part, BaseException):
+                raise TypeError(f"{argument}={part!r} is no exception type: pass one, or a predicate")
+            types.append(part)
+        elif callable(part) and kind_of(part) is Kind.SYNC:
+            predicates.append(part)
+        else:
+            raise TypeError(
+                f"{argument}={part!r} must be an exception type, a plain function of an exception that "
+                "returns a bool, or a tuple of these"
+            )
+    chosen = tuple(types)
+    if not predicates:
+        return lambda error: isinstance(error, chosen)
+    return lambda error: isinstance(error, chosen) or any(ask(error) for ask in predicates)
+
+
+def _flat(condition: Any) -> list[Any]:
+    if isinstance(condition, tuple):
+        return [part for inner in condition for part in _flat(inner)]  # pyright: ignore[reportUnknownVariableType] - a tuple of anything
+    return [condition]
+
+
+def is_cancellation(error: BaseException) -> bool:
+    """Whether `error` is `concurrent.futures.CancelledError`.
+
+    It means that nobody wants the result any more, as `asyncio.CancelledError` does; but it is an
+    `Exception`, so it needs to be asked for.
+    """
+    futures = sys.modules.get("concurrent.futures")  # where nobody has loaded it, nobody raises it
+    return isinstance(error, getattr(futures, "CancelledError", ()))
