@@ -61,7 +61,7 @@ class ErrorCode(str):  # noqa: SLOT000 - two dozen objects a process
         cls, name: str, status: int, title: str, *, retryable: bool = False, public: bool = True
     ) -> Self:
         """Make a code; the class says what the arguments mean."""
-        if not _CODE_NAME.fullmatch(name):
+        if not is_error_code(name):
             raise ValueError(f"an error code is named in capitals and underscores, not {name!r}")
         code = super().__new__(cls, name)
         code.status = _error_status(status)
@@ -101,6 +101,11 @@ class ErrorCode(str):  # noqa: SLOT000 - two dozen objects a process
     SERVICE_UNAVAILABLE: ClassVar[ErrorCode]
     TIMEOUT: ClassVar[ErrorCode]
     EXTERNAL_SERVICE_ERROR: ClassVar[ErrorCode]
+
+
+def is_error_code(name: str) -> bool:
+    """Return whether an error code may be called `name`."""
+    return _CODE_NAME.fullmatch(name) is not None
 
 
 def _error_status(status: int) -> int:

@@ -1,0 +1,210 @@
+"""Any exception as the `ServiceError` that a client is answered with.
+
+Rules, the first that knows the exception decides:
+    1. A `ServiceError` is its own answer, those of the policies included.
+    2. A group of one is that one: a `TaskGroup` wraps even the error that a handler meant to answer with.
+    3. What the application registered, by the nearest class along the method resolution order.
+    4. What frameworks, token and validation libraries raise, known as `package.ClassName`, so that none of
+       them is imported.
+    5. What databases say: SQLSTATE, or SQLite's result code.
+    6. `TimeoutError` and `ConnectionError`; everything else is an internal error.
+
+The exception becomes the answer's `__cause__`: for the log, and for the details in development.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from resilience.errors import ErrorCode, ServiceError
+from resilience.http.status import code_for_status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    Rule = ErrorCode | Callable[[Any], ServiceError]
+
+MOST_FIELDS: Final = 100
+
+
+class ErrorMapper:
+    """Turns any exception into the `ServiceError` to answer with.
+
+    It is immutable, so that threads and event loops may share it; `adding` gives a new one.
+
+    Args:
+        rules: For classes of the application: a code, which answers with its title, or a function of the
+            exception that returns the error. A rule counts for subclasses too; the nearest class wins.
+
+    Example:
+        >>> class InvoiceLocked(Exception): ...
+        >>> mapper = ErrorMapper().adding(InvoiceLocked, ErrorCode.STATE_CONFLICT)
+        >>> mapper(InvoiceLocked("row 7 is held by worker-3")).message
+        'This conflicts with the present state'
+    """
+
+    __slots__ = ("_rules",)
+
+    def __init__(self, rules: Mapping[type[Exception], Rule] | None = None) -> None:
+        rules = dict(rules or {})
+        for cls, rule in rules.items():
+            if not (isinstance(cls, type) and issubclass(cls, Exception)):  # pyright: ignore[reportUnnecessaryIsInstance] - from untyped code
+                raise TypeError(f"a rule is for a class of exceptions, not for {cls!r}")
+            if not isinstance(rule, ErrorCode) and not callable(rule):
+                raise TypeError(f"the rule for {cls.__name__} is a code or a function, not {rule!r}")
+        self._rules: Mapping[type, Rule] = MappingProxyType(rules)
+
+    def adding(self, cls: type[Exception], rule: Rule) -> ErrorMapper:
+        """Return a mapper that knows one more class, or knows it otherwise."""
+        return ErrorMapper({**self._rules, cls: rule})
+
+    def __call__(self, exception: Exception) -> ServiceError:
+        """Return the error to answer with; its `__cause__` is what it was made from.
+
+        A function among the rules that itself fails gives an internal error, whose cause is that failure.
+        """
+        while isinstance(exception, ExceptionGroup) and len(exception.exceptions) == 1:
+            exception = exception.exceptions[0]
+        if isinstance(exception, ServiceError):
+            return exception
+        try:
+            error = self._registered(exception) or _recognised(exception)
+        except Exception as failure:  # noqa: BLE001 - an error without an answer is worse than a vague answer
+            failure.__context__ = exception
+            error, exception = ServiceError(), failure
+        if error is not exception and error.__cause__ is None:
+            error.__cause__ = exception
+        return error
+
+    def _registered(self, exception: Exception) -> ServiceError | None:
+        for cls in type(exception).__mro__:
+            rule = self._rules.get(cls)
+            if rule is not None:
+                return ServiceError(code=rule) if isinstance(rule, ErrorCode) else rule(exception)
+        return None
+
+
+to_service_error: Final = ErrorMapper()
+"""The mapper that knows only what the library knows."""
+
+
+# --- what is recognised --------------------------------------------------------------------------
+
+
+def _recognised(exception: Exception) -> ServiceError:
+    for cls in type(exception).__mro__:
+        known = _NAMED.get((cls.__module__.partition(".")[0], cls.__name__))
+        if known is not None:
+            return ServiceError(code=known) if isinstance(known, ErrorCode) else known(exception)
+    code = _database_code(exception)
+    if code is None:
+        code = next((code for cls, code in _BUILTIN if isinstance(exception, cls)), ErrorCode.INTERNAL_ERROR)
+    return ServiceError(code=code)
+
+
+def _from_http_exception(exception: Any) -> ServiceError:
+    """Answer as a framework's own HTTP exception would, with its message where that is a text."""
+    status = getattr(exception, "status_code", None) or getattr(exception, "code", None)
+    text = getattr(exception, "detail", None) or getattr(exception, "description", None)
+    if type(status) is not int or not 400 <= status <= 599:  # noqa: PLR2004 - the HTTP error statuses
+        return ServiceError()
+    return ServiceError(text if isinstance(text, str) else None, code_for_status(status), status=status)
+
+
+def _from_validation(exception: Any) -> ServiceError:
+    return ServiceError(code=ErrorCode.VALIDATION_ERROR, fields=field_errors(exception.errors()))
+
+
+def field_errors(errors: Iterable[Any]) -> dict[str, str]:
+    """Return what is wrong with each field, from the list that pydantic and FastAPI give.
+
+    The value that was sent is left out: it may be a password.
+
+    Example:
+        >>> field_errors([{"loc": ("body", "user", "email"), "msg": "not an address", "input": "x"}])
+        {'user.email': 'not an address'}
+    """
+    fields: dict[str, str] = {}
+    for error in errors:
+        place = [str(part) for part in error["loc"]]
+        if len(place) > 1 and place[0] in _PARTS_OF_A_REQUEST:
+            del place[0]
+        name = ".".join(place) or "body"
+        fields[name] = f"{fields[name]}; {error['msg']}" if name in fields else str(error["msg"])
+        if len(fields) == MOST_FIELDS:
+            break
+    return fields
+
+
+_PARTS_OF_A_REQUEST: Final = frozenset({"body", "query", "path", "header", "cookie"})
+
+_NAMED: Final[dict[tuple[str, str], Rule]] = {
+    ("starlette", "HTTPException"): _from_http_exception,
+    ("werkzeug", "HTTPException"): _from_http_exception,
+    ("fastapi", "RequestValidationError"): _from_validation,
+    ("pydantic_core", "ValidationError"): _from_validation,
+    ("joserfc", "JoseError"): ErrorCode.INVALID_TOKEN,
+    ("joserfc", "ExpiredTokenError"): ErrorCode.TOKEN_EXPIRED,
+    ("joserfc", "KeyParameterError"): ErrorCode.INTERNAL_ERROR,  # our key, not their token
+    ("joserfc", "InvalidKeyCurveError"): ErrorCode.INTERNAL_ERROR,
+    ("joserfc", "InvalidKeyLengthError"): ErrorCode.INTERNAL_ERROR,
+    ("joserfc", "MissingKeyError"): ErrorCode.INTERNAL_ERROR,
+    ("jwt", "ExpiredSignatureError"): ErrorCode.TOKEN_EXPIRED,
+    ("jwt", "InvalidTokenError"): ErrorCode.INVALID_TOKEN,
+    ("sqlalchemy", "NoResultFound"): ErrorCode.RESOURCE_NOT_FOUND,
+    ("sqlalchemy", "TimeoutError"): ErrorCode.SERVICE_UNAVAILABLE,
+    ("psycopg_pool", "PoolTimeout"): ErrorCode.SERVICE_UNAVAILABLE,
+    ("psycopg_pool", "TooManyRequests"): ErrorCode.SERVICE_UNAVAILABLE,
+}
+
+_BUILTIN: Final = (
+    (TimeoutError, ErrorCode.TIMEOUT),
+    (ConnectionError, ErrorCode.EXTERNAL_SERVICE_ERROR),
+)
+
+_SQLSTATE: Final = {
+    # A code of two characters stands for its class.
+    "22": ErrorCode.INVALID_INPUT,  # data_exception: too long, out of range, not a date
+    "23502": ErrorCode.MISSING_REQUIRED_FIELD,  # not_null_violation
+    "23503": ErrorCode.CONFLICT,  # foreign_key_violation
+    "23505": ErrorCode.DUPLICATE_ENTRY,  # unique_violation
+    "23514": ErrorCode.INVALID_INPUT,  # check_violation
+    "23P01": ErrorCode.CONFLICT,  # exclusion_violation
+    "40001": ErrorCode.SERVICE_UNAVAILABLE,  # serialization_failure, after the retries
+    "40P01": ErrorCode.SERVICE_UNAVAILABLE,  # deadlock_detected, likewise
+    "55P03": ErrorCode.SERVICE_UNAVAILABLE,  # lock_not_available
+    "57014": ErrorCode.TIMEOUT,  # query_canceled, by statement_timeout
+    "25006": ErrorCode.SERVICE_UNAVAILABLE,  # read_only_sql_transaction: a failover
+    "08": ErrorCode.SERVICE_UNAVAILABLE,  # connection_exception
+    "53": ErrorCode.SERVICE_UNAVAILABLE,  # insufficient_resources: disk full, too many connections
+    "57": ErrorCode.SERVICE_UNAVAILABLE,  # operator_intervention: shutting down, starting up
+}
+
+_SQLITE: Final = {
+    "SQLITE_BUSY": ErrorCode.SERVICE_UNAVAILABLE,
+    "SQLITE_LOCKED": ErrorCode.SERVICE_UNAVAILABLE,
+    "SQLITE_FULL": ErrorCode.SERVICE_UNAVAILABLE,
+    "SQLITE_CONSTRAINT_UNIQUE": ErrorCode.DUPLICATE_ENTRY,
+    "SQLITE_CONSTRAINT_PRIMARYKEY": ErrorCode.DUPLICATE_ENTRY,
+    "SQLITE_CONSTRAINT_FOREIGNKEY": ErrorCode.CONFLICT,
+    "SQLITE_CONSTRAINT_NOTNULL": ErrorCode.MISSING_REQUIRED_FIELD,
+    "SQLITE_CONSTRAINT_CHECK": ErrorCode.INVALID_INPUT,
+}
+
+_DATABASE_ERRORS: Final = frozenset({"DatabaseError", "InterfaceError", "SQLAlchemyError", "PostgresError"})
+"""The names that DB-API 2.0 (PEP 249) and its heirs give their errors."""
+
+
+def _database_code(exception: Exception) -> ErrorCode | None:
+    """Return the code for a database's error, or None if it is no such error."""
+    driver = getattr(exception, "orig", None) or exception  # SQLAlchemy wraps the driver's
+    state = getattr(driver, "sqlstate", None) or getattr(driver, "pgcode", None)
+    if isinstance(state, str):
+        return _SQLSTATE.get(state) or _SQLSTATE.get(state[:2]) or ErrorCode.DATABASE_ERROR
+    name = getattr(driver, "sqlite_errorname", None)
+    if isinstance(name, str):
+        return _SQLITE.get(name, ErrorCode.DATABASE_ERROR)
+    if not _DATABASE_ERRORS.isdisjoint(cls.__name__ for cls in type(exception).__mro__):
+        return ErrorCode.DATABASE_ERROR
+    return None
