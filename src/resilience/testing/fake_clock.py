@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from contextlib import contextmanager, suppress
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from resilience.fork import survive_fork
-from resilience.testing.waiting import PATIENCE, wait_until, wait_until_async
+from resilience.testing.waiting import PATIENCE, call_in, wait_until, wait_until_async
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -107,14 +109,14 @@ class FakeClock:
             )
         with self._lock:
             self._now += seconds
-            due = sorted(
-                (until, number)
-                for number, (until, _) in enumerate(self._asleep.values())
+            due = [
+                (until, sleeper, wake)
+                for sleeper, (until, wake) in self._asleep.items()
                 if until <= self._now
-            )
-            sleepers = list(self._asleep)
-            wakes = [self._asleep.pop(sleepers[number])[1] for _, number in due]
-        for wake in wakes:
+            ]
+            for _, sleeper, _ in due:
+                del self._asleep[sleeper]
+        for _, _, wake in sorted(due, key=itemgetter(0)):
             wake()
 
     def step(self, seconds: float) -> None:
@@ -154,7 +156,7 @@ class FakeClock:
             return
         awake = asyncio.Event()
         loop = asyncio.get_running_loop()
-        with self._sleeping(seconds, lambda: loop.call_soon_threadsafe(awake.set)):
+        with self._sleeping(seconds, lambda: call_in(loop, awake.set)):
             await awake.wait()
 
     def wait(self, event: threading.Event, timeout: float | None) -> bool:
@@ -171,8 +173,7 @@ class FakeClock:
             return event.is_set()
         timed_out = threading.Event()
         with self._sleeping(timeout, timed_out.set):
-            while not event.wait(0.001) and not timed_out.is_set():
-                pass  # nothing waits for two events at once; a real millisecond is a test's affair only
+            wait_until(lambda: event.is_set() or timed_out.is_set(), timeout=math.inf)  # either of two
         return event.is_set()
 
     async def wait_async(self, event: asyncio.Event, timeout: float | None) -> bool:  # noqa: ASYNC109 - it is a clock
@@ -196,7 +197,7 @@ class FakeClock:
                     with suppress(RuntimeError):  # the event came in the same tick, and the wait is over
                         limit.reschedule(loop.time())
 
-                with self._sleeping(timeout, lambda: loop.call_soon_threadsafe(expire)):
+                with self._sleeping(timeout, lambda: call_in(loop, expire)):
                     await event.wait()
         return event.is_set()
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Self, TypeVar, cas
 from resilience.callables import Kind, kind_of, name_of
 from resilience.clock import SYSTEM_CLOCK
 from resilience.fork import survive_fork
-from resilience.testing.waiting import PATIENCE, wait_until, wait_until_async
+from resilience.testing.waiting import PATIENCE, call_in, wait_until, wait_until_async
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Generator
@@ -160,7 +160,7 @@ class FaultInjector:
             if fault.hangs:
                 released = asyncio.Event()
                 loop = asyncio.get_running_loop()
-                with self._hang(lambda: loop.call_soon_threadsafe(released.set)):  # noqa: B023 - entered at once
+                with self._hang(lambda: call_in(loop, released.set)):  # noqa: B023 - entered at once
                     await self._clock.wait_async(released, None)
             if fault.new_error is not None:
                 raise fault.new_error()

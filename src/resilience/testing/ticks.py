@@ -36,10 +36,10 @@ def cancel_at_every_tick(
         patience: Real seconds after which a run in which nothing moves has failed.
 
     Returns:
-        How many runs had a task cancelled.
+        How many runs had a task cancelled; the one that is cancelled before it has begun is among them.
 
     Raises:
-        AssertionError: A run failed, or no task could be cancelled at all.
+        AssertionError: A run failed.
 
     Example:
         >>> free = asyncio.Semaphore(1)
@@ -63,8 +63,6 @@ def cancel_at_every_tick(
             tasks = max(tasks, run.tasks)
             tick += 1
         task += 1
-    if not cancelled:
-        raise AssertionError(f"{make!r} never waits, so it cannot be cancelled: there is nothing to check")
     return cancelled
 
 

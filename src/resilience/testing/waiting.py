@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -13,6 +14,12 @@ PATIENCE: Final = 5.0
 """Real seconds after which a state that has not come is taken to be lost."""
 
 _PAUSE: Final = 0.001
+
+
+def call_in(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:
+    """Let `loop` call `callback` soon, from whatever thread; if it is closed, nobody there waits any more."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(callback)
 
 
 def wait_until(
