@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from resilience._core.quota import Decision
     from resilience.clock import Clock
     from resilience.errors import ServiceError
+    from resilience.http.headers import Style
 
 JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
@@ -50,6 +51,7 @@ def error_response(
     instance: str | None = None,
     development: bool = False,
     decisions: Sequence[Decision] = (),
+    style: Style = "x",
     clock: Clock = SYSTEM_CLOCK,
 ) -> ErrorResponse:
     """Return the whole response to a request that failed with `error`.
@@ -61,6 +63,7 @@ def error_response(
         instance: The URI of the request, for the problem form.
         development: Whether to show the details and what is internal.
         decisions: What limiters decided about this request, for the rate-limit headers.
+        style: Which rate-limit headers, as `rate_limit_headers` takes it.
         clock: Where the wall time of the timestamp comes from.
 
     Returns:
@@ -79,7 +82,7 @@ def error_response(
         "Content-Length": str(len(body)),
         "Cache-Control": "no-store",
         "X-Request-Id": request_id,
-        **rate_limit_headers(*decisions, clock=clock),
+        **rate_limit_headers(*decisions, style=style, clock=clock),
     }
     if error.retry_after is not None:
         headers.setdefault("Retry-After", str(whole_seconds(error.retry_after)))

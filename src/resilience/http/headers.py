@@ -30,6 +30,9 @@ class _Items(Protocol):
     def items(self) -> Iterable[tuple[Text, Text]]: ...
 
 
+Style = Literal["x", "ietf", "both"]
+"""Which rate-limit headers: `X-RateLimit-*`, the draft's, or both."""
+
 if TYPE_CHECKING:
     Headers = _Items | Iterable[tuple[Text, Text]]
     """A mapping of headers, or (name, value) pairs as in ASGI; names in any case."""
@@ -63,7 +66,7 @@ def whole_seconds(seconds: float) -> int:
 
 
 def rate_limit_headers(
-    *decisions: Decision, style: Literal["x", "ietf", "both"] = "x", clock: Clock = SYSTEM_CLOCK
+    *decisions: Decision, style: Style = "x", clock: Clock = SYSTEM_CLOCK
 ) -> dict[str, str]:
     """Return the headers that tell a client how much it may still ask for.
 

@@ -1,0 +1,219 @@
+"""The library's errors, request ids and limits for any ASGI application.
+
+Wrap it around everything else, Starlette's and FastAPI's own middleware included: theirs answers an
+unhandled exception outside of any middleware that is added to the application.
+
+A response of 500 is held back until the application returns, since Starlette raises what it was about
+right after sending it. All other responses pass at once and, unless they are errors, untouched. Once a
+response has started, a failure is logged and goes up to the server, which ends the connection.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from examples.adapters.exchange import CURRENT, LARGEST_BODY, Exchange, Settings
+from resilience.clock import SYSTEM_CLOCK
+from resilience.http import to_service_error
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, MutableMapping
+
+    from examples.adapters.exchange import HeaderList, Mapper
+    from resilience.clock import Clock
+    from resilience.http import ErrorResponse
+    from resilience.http.headers import Style
+
+    Message = MutableMapping[str, Any]
+    Scope = MutableMapping[str, Any]
+    Receive = Callable[[], Awaitable[Message]]
+    Send = Callable[[Message], Awaitable[None]]
+    Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_POLICY_VIOLATION = 1008
+_INTERNAL_ERROR = 1011
+_TRY_AGAIN_LATER = 1013
+
+
+class ResilienceMiddleware:
+    """Answers every error of `app` in the library's form.
+
+    The request's id is in `scope["state"]["request_id"]` (`request.state.request_id`), in the header
+    `X-Request-Id` both ways, and in `examples.adapters.request_id()`.
+
+    Args:
+        app: The application, with all its own middleware.
+        development: Whether to show details and what is internal.
+        mapper: What turns any exception into the error to answer with.
+        style: Which rate-limit headers: `"x"`, `"ietf"` or `"both"`.
+        clock: Where the wall time of the timestamps comes from.
+    """
+
+    def __init__(
+        self,
+        app: Application,
+        *,
+        development: bool = False,
+        mapper: Mapper = to_service_error,
+        style: Style = "x",
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._app = app
+        self._settings = Settings(development, mapper, style, clock)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection; what is neither HTTP nor a WebSocket passes through."""
+        if scope["type"] not in {"http", "websocket"}:
+            await self._app(scope, receive, send)
+            return
+        exchange, scope = self._begin(scope)
+        connection = (_Http if scope["type"] == "http" else _WebSocket)(exchange, scope, receive, send)
+        token = CURRENT.set(exchange)
+        try:
+            await self._app(scope, connection.receive, connection.send)
+            await connection.finish()
+        except Exception as exception:
+            if connection.is_late:
+                exchange.log_late_failure()
+                raise
+            await connection.fail(exception)
+        finally:
+            CURRENT.reset(token)
+
+    def _begin(self, scope: Scope) -> tuple[Exchange, Scope]:
+        """Return the exchange, and a scope whose request id is checked."""
+        accept = [value.decode("latin-1") for name, value in scope["headers"] if name == b"accept"]
+        proposed = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"]
+        exchange = Exchange(
+            self._settings,
+            scope.get("method", "GET"),
+            scope["path"].encode("utf-8", "surrogateescape"),
+            ", ".join(accept) or None,
+            proposed[0] if len(proposed) == 1 else None,
+        )
+        others = [header for header in scope["headers"] if header[0] != b"x-request-id"]
+        return exchange, {
+            **scope,
+            "headers": [*others, (b"x-request-id", exchange.request_id.encode("ascii"))],
+            "state": {**scope.get("state", {}), "request_id": exchange.request_id},
+        }
+
+
+class _Connection:
+    """What is known about one connection."""
+
+    def __init__(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
+        self._exchange = exchange
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self.is_late = False
+        """Whether nothing can be said any more: the answer has begun, or the client is gone."""
+
+    async def receive(self) -> Message:
+        """Pass on what the server says, and notice when the client leaves."""
+        message = await self._receive()
+        if message["type"] in {"http.disconnect", "websocket.disconnect"}:
+            self.is_late = True
+        return message
+
+    async def _respond(self, response: ErrorResponse, kind: str) -> None:
+        self.is_late = True
+        headers = [
+            (name.lower().encode("ascii"), value.encode("latin-1")) for name, value in response.headers
+        ]
+        await self._send({"type": f"{kind}.response.start", "status": response.status, "headers": headers})
+        await self._send({"type": f"{kind}.response.body", "body": response.body})
+
+
+class _Http(_Connection):
+    """A request: its response passes, unless it is an error that a framework wrote."""
+
+    def __init__(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
+        super().__init__(exchange, scope, receive, send)
+        self._held: tuple[int, HeaderList] = (0, [])
+        self._body = bytearray()
+        self._holding = False
+        self._replaced = False
+
+    async def send(self, message: Message) -> None:
+        """Pass on what the application says, or hold it."""
+        if self._replaced:
+            return  # the rest of a body that was replaced
+        if message["type"] == "http.response.start":
+            await self._start(message)
+        elif not self._holding:
+            await self._send(message)
+        elif message["type"] == "http.response.body":
+            await self._hold_body(message)
+        elif message["type"] == "http.response.pathsend":
+            await self._replace()
+
+    async def finish(self) -> None:
+        """Send what is still held, now that the application has returned."""
+        if self._holding and not self._replaced:
+            await self._replace()
+        elif not self.is_late:
+            raise RuntimeError("the application returned without a response")
+
+    async def fail(self, exception: Exception) -> None:
+        """Answer with the error that `exception` stands for."""
+        self._replaced = True
+        error = self._exchange.error_from(exception)
+        await self._respond(self._exchange.response_for(error), "http")
+
+    async def _start(self, message: Message) -> None:
+        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in message["headers"]]
+        if self._exchange.is_framework_error(message["status"], headers):
+            self._holding = True
+            self._held = message["status"], headers
+            return
+        self.is_late = True
+        own = self._exchange.with_own_headers(headers)
+        encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in own]
+        await self._send({**message, "headers": encoded})
+
+    async def _hold_body(self, message: Message) -> None:
+        self._body += message.get("body", b"")
+        complete = not message.get("more_body", False)
+        is_internal = self._held[0] == 500  # noqa: PLR2004 - see the module
+        if len(self._body) > LARGEST_BODY or (complete and not is_internal):
+            await self._replace()
+
+    async def _replace(self) -> None:
+        status, headers = self._held
+        self._replaced = True
+        await self._respond(self._exchange.replacement(status, headers, bytes(self._body)), "http")
+
+
+class _WebSocket(_Connection):
+    """A WebSocket: it passes untouched, and is closed if the application fails.
+
+    Before it was accepted, the client gets the error as an HTTP response where the server can send one,
+    else the 403 that servers make of an early close.
+    """
+
+    _accepted = False
+
+    async def send(self, message: Message) -> None:
+        """Pass on what the application says, and notice how far it got."""
+        if message["type"] == "websocket.accept":
+            self._accepted = True
+        elif message["type"] in {"websocket.close", "websocket.http.response.start"}:
+            self.is_late = True
+        await self._send(message)
+
+    async def finish(self) -> None:
+        """Do nothing: a server closes what the application left open."""
+
+    async def fail(self, exception: Exception) -> None:
+        """Refuse the connection, or close it with the code for the error."""
+        error = self._exchange.error_from(exception)
+        if not self._accepted and "websocket.http.response" in (self._scope.get("extensions") or {}):
+            await self._respond(self._exchange.response_for(error), "websocket.http")
+            return
+        self.is_late = True
+        code = _POLICY_VIOLATION if error.status < 500 else _INTERNAL_ERROR  # noqa: PLR2004 - server's
+        if error.status == 503:  # noqa: PLR2004 - Service Unavailable
+            code = _TRY_AGAIN_LATER
+        await self._send({"type": "websocket.close", "code": code, "reason": str(error.code)})

@@ -1,0 +1,188 @@
+"""One request and its answer: what the ASGI and the WSGI wrapper have in common.
+
+Rules:
+    - Every error is answered in the library's form, whether the application raised it or a framework
+      wrote it. What a framework did not write by itself is left alone: an error with a media type of its
+      own, such as `application/health+json`, or with the library's body already.
+    - An answer that stands in for a framework's keeps its headers (`Allow`, `WWW-Authenticate`,
+      `Retry-After`, `Set-Cookie`, CORS, …) but those that described its body.
+    - What went wrong inside is logged, once, with the request's id; the client gets the id only.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Final, NamedTuple
+from urllib.parse import quote
+
+from resilience import http
+from resilience.clock import SYSTEM_CLOCK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from resilience._core.quota import Decision
+
+    from resilience.clock import Clock
+    from resilience.errors import ServiceError
+    from resilience.http.headers import Style
+
+    HeaderList = list[tuple[str, str]]
+    Mapper = Callable[[Exception], ServiceError]
+
+_log: Final = logging.getLogger("resilience.http")
+
+LARGEST_BODY: Final = 64 * 1024
+"""Bytes of a framework's own error body that are read for its message; the rest is dropped."""
+
+_FRAMEWORK_TYPES: Final = frozenset({"", "text/plain", "text/html", "application/json"})
+_ABOUT_THE_BODY: Final = frozenset(
+    {
+        "accept-ranges",
+        "cache-control",
+        "content-disposition",
+        "content-encoding",
+        "content-language",
+        "content-length",
+        "content-type",
+        "etag",
+        "expires",
+        "last-modified",
+        "transfer-encoding",
+    }
+)
+
+CURRENT: Final[ContextVar[Exchange | None]] = ContextVar("resilience_exchange", default=None)
+
+
+def request_id() -> str | None:
+    """Return the id of the request that this code runs for; None outside of any."""
+    exchange = CURRENT.get()
+    return None if exchange is None else exchange.request_id
+
+
+def note(decision: Decision) -> None:
+    """Have the figures of a limiter's decision sent with the answer to the present request, if any."""
+    exchange = CURRENT.get()
+    if exchange is not None:
+        exchange.decisions.append(decision)
+
+
+class Settings(NamedTuple):
+    """How errors are answered."""
+
+    development: bool = False
+    """Whether to show details and what is internal."""
+    mapper: Mapper = http.to_service_error
+    """What turns any exception into the error to answer with."""
+    style: Style = "x"
+    """Which rate-limit headers: `"x"`, `"ietf"` or `"both"`."""
+    clock: Clock = SYSTEM_CLOCK
+    """Where the wall time of the timestamps comes from."""
+
+
+class Exchange:
+    """One request and what is known about its answer; it belongs to that request only.
+
+    Args:
+        settings: How errors are answered.
+        method: The request's method.
+        path: Its path, decoded, as bytes.
+        accept: Its `Accept` header; several lines joined by commas.
+        proposed_id: The request id that the client sent, unchecked.
+    """
+
+    __slots__ = ("_accept", "_method", "_path", "_settings", "decisions", "request_id")
+
+    def __init__(
+        self, settings: Settings, method: str, path: bytes, accept: str | None, proposed_id: str | None
+    ) -> None:
+        self.request_id = http.request_id(proposed_id)
+        self.decisions: list[Decision] = []
+        self._settings = settings
+        self._method = method
+        self._path = path
+        self._accept = accept
+
+    @property
+    def bodiless(self) -> bool:
+        """Whether an answer has headers only."""
+        return self._method == "HEAD"
+
+    def error_from(self, exception: Exception) -> ServiceError:
+        """Return the error to answer with; log what is not the client's doing."""
+        error = self._settings.mapper(exception)
+        if error.status == 500:  # noqa: PLR2004 - Internal Server Error
+            self._log(logging.ERROR, "failed", exception)
+        elif error.status > 500:  # noqa: PLR2004 - a dependency's failure, a deadline
+            self._log(logging.WARNING, f"answered {error.status}: {http.one_line(str(error))}")
+        return error
+
+    def response_for(self, error: ServiceError) -> http.ErrorResponse:
+        """Return the response that tells `error`."""
+        settings = self._settings
+        response = http.error_response(
+            error,
+            request_id=self.request_id,
+            accept=self._accept,
+            instance=quote(self._path),
+            development=settings.development,
+            decisions=self.decisions,
+            style=settings.style,
+            clock=settings.clock,
+        )
+        if not self.bodiless:
+            return response
+        headers = [header for header in response.headers if header[0] != "Content-Length"]
+        return http.ErrorResponse(response.status, headers, b"")
+
+    def is_framework_error(self, status: int, headers: HeaderList) -> bool:
+        """Return whether a response is an error that a framework may have written by itself."""
+        if status < 400:  # noqa: PLR2004 - no error
+            return False
+        media_type = next((value for name, value in headers if name.lower() == "content-type"), "")
+        return media_type.partition(";")[0].strip().lower() in _FRAMEWORK_TYPES
+
+    def replacement(self, status: int, headers: HeaderList, body: bytes) -> http.ErrorResponse:
+        """Return what to send in place of a framework's own error response."""
+        if http.is_error_body(body):
+            return http.ErrorResponse(status, self.with_own_headers(headers), body)
+        response = self.response_for(http.parse_error(status, headers, body, clock=self._settings.clock))
+        ours = {name.lower() for name, _ in response.headers}
+        kept = [
+            (name, value)
+            for name, value in headers
+            if name.lower() not in ours and name.lower() not in _ABOUT_THE_BODY
+        ]
+        return response._replace(headers=[*response.headers, *kept])
+
+    def with_own_headers(self, headers: HeaderList) -> HeaderList:
+        """Return the headers of a good response with the request id and the rate limits added."""
+        limits = http.rate_limit_headers(
+            *self.decisions, style=self._settings.style, clock=self._settings.clock
+        )
+        present = {name.lower() for name, _ in headers}
+        return [
+            *((name, value) for name, value in headers if name.lower() != "x-request-id"),
+            *((name, value) for name, value in limits.items() if name.lower() not in present),
+            ("X-Request-Id", self.request_id),
+        ]
+
+    def log_late_failure(self) -> None:
+        """Log that the application failed when its response was on the way already."""
+        self._log(logging.WARNING, "failed after its response had started; the server ends it")
+
+    def _log(self, level: int, what: str, exception: Exception | None = None) -> None:
+        """Log one line, and the traceback below it such that no line of it can pass for another record."""
+        if not _log.isEnabledFor(level):
+            return
+        path = http.one_line(self._path.decode("utf-8", "replace"))
+        message = f"request {self.request_id} {what}: {http.one_line(self._method)} {path}"
+        exc_info = None if exception is None else (type(exception), exception, exception.__traceback__)
+        record = _log.makeRecord(_log.name, level, __file__, 0, message, (), exc_info)
+        if exception is not None:
+            lines = "".join(traceback.format_exception(exception)).splitlines()
+            record.exc_text = "\n".join(f"  | {http.one_line(line)}" for line in lines)
+        _log.handle(record)

@@ -1,0 +1,194 @@
+"""The library's errors, request ids and limits for any WSGI application.
+
+Wrap it around everything else. The server's `start_response` is called with the first piece of the body,
+so that whatever fails before is still answered properly; after it, a failure is logged and goes up to the
+server, which ends the connection.
+
+Flask answers exceptions itself: set `app.config["PROPAGATE_EXCEPTIONS"] = True`, and they arrive here.
+"""
+
+from __future__ import annotations
+
+from contextvars import copy_context
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from examples.adapters.exchange import CURRENT, LARGEST_BODY, Exchange, Settings
+from resilience.clock import SYSTEM_CLOCK
+from resilience.http import to_service_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from contextvars import Context
+    from types import TracebackType
+
+    from examples.adapters.exchange import HeaderList, Mapper
+    from resilience.clock import Clock
+    from resilience.http import ErrorResponse
+    from resilience.http.headers import Style
+
+    Environ = dict[str, Any]
+    ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
+    Write = Callable[[bytes], object]
+    StartResponse = Callable[..., Write]
+    Application = Callable[[Environ, StartResponse], Iterable[bytes]]
+
+
+class ResilienceMiddleware:
+    """Answers every error of `app` in the library's form.
+
+    The request's id is in `environ["resilience.request_id"]`, in the header `X-Request-Id` both ways, and
+    in `examples.adapters.request_id()`.
+
+    Args:
+        app: The application, with all its own middleware.
+        development: Whether to show details and what is internal.
+        mapper: What turns any exception into the error to answer with.
+        style: Which rate-limit headers: `"x"`, `"ietf"` or `"both"`.
+        clock: Where the wall time of the timestamps comes from.
+    """
+
+    def __init__(
+        self,
+        app: Application,
+        *,
+        development: bool = False,
+        mapper: Mapper = to_service_error,
+        style: Style = "x",
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._app = app
+        self._settings = Settings(development, mapper, style, clock)
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request."""
+        path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+        exchange = Exchange(
+            self._settings,
+            environ["REQUEST_METHOD"],
+            path.encode("latin-1"),
+            environ.get("HTTP_ACCEPT"),
+            environ.get("HTTP_X_REQUEST_ID"),
+        )
+        environ["HTTP_X_REQUEST_ID"] = environ["resilience.request_id"] = exchange.request_id
+        context = copy_context()
+        context.run(CURRENT.set, exchange)
+        response = _Response(exchange, context, start_response)
+        try:
+            chunks = context.run(self._app, environ, response.start)
+        except Exception as exception:  # noqa: BLE001 - any failure has an answer
+            return response.fail(exception)
+        return response.body(chunks, environ.get("wsgi.file_wrapper"))
+
+
+class _Response:
+    """The response to one request, and the iterator over its body."""
+
+    def __init__(self, exchange: Exchange, context: Context, start_response: StartResponse) -> None:
+        self._exchange = exchange
+        self._context = context
+        self._start_response = start_response
+        self._status = ""
+        self._headers: HeaderList = []
+        self._is_error = False
+        self._held = bytearray()
+        self._write: Write | None = None
+        self._chunks: Iterable[bytes] = ()
+        self._iterator: Iterator[bytes] = iter(())
+
+    # --- what the application calls ---
+
+    def start(self, status: str, headers: HeaderList, exc_info: ExcInfo | None = None) -> Write:
+        """Take note of status and headers; the server gets them with the body."""
+        if self._write is not None:  # too late for other headers: with exc_info, the server raises it
+            return self._start_response(status, headers, exc_info)
+        if self._status and exc_info is None:
+            raise RuntimeError("start_response was called again without exc_info")
+        self._status, self._headers = status, headers
+        self._is_error = self._exchange.is_framework_error(int(status[:3]), headers)
+        self._held.clear()
+        return self._written
+
+    def _written(self, chunk: bytes) -> None:
+        if self._is_error:
+            self._hold(chunk)
+        else:
+            self._sending()(chunk)
+
+    def _hold(self, chunk: bytes) -> None:
+        self._held += chunk[: LARGEST_BODY + 1 - len(self._held)]
+
+    # --- what the server calls ---
+
+    def body(self, chunks: Iterable[bytes], file_wrapper: Any) -> Iterable[bytes]:
+        """Return the body for the server; what cannot fail on the way is handed through as it is."""
+        is_file = isinstance(file_wrapper, type) and isinstance(chunks, file_wrapper)
+        if self._status and not self._is_error and (is_file or isinstance(chunks, list | tuple)):
+            self._sending()
+            return chunks
+        self._chunks = chunks
+        return self
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Iterate over the body."""
+        self._iterator = self._pieces()
+        return self
+
+    def __next__(self) -> bytes:
+        """Return the next piece of the body."""
+        return self._context.run(next, self._iterator)
+
+    def close(self) -> None:
+        """Close the application's body, whether it was iterated over or not."""
+        close = getattr(self._chunks, "close", None)
+        if close is not None:
+            self._context.run(close)
+
+    def fail(self, exception: Exception) -> list[bytes]:
+        """Answer with the error that `exception` stands for, unless the response has started."""
+        if self._write is not None:
+            self._exchange.log_late_failure()
+            raise exception
+        return self._respond(self._exchange.response_for(self._exchange.error_from(exception)))
+
+    # --- the body ---
+
+    def _pieces(self) -> Iterator[bytes]:
+        try:
+            for chunk in self._chunks:
+                if self._is_error:
+                    self._hold(chunk)
+                elif chunk:
+                    self._sending()
+                    yield chunk
+            yield from self._rest()
+        except Exception as exception:  # noqa: BLE001 - any failure has an answer
+            yield from self.fail(exception)
+
+    def _rest(self) -> list[bytes]:
+        if self._is_error:
+            return self._respond(
+                self._exchange.replacement(int(self._status[:3]), self._headers, bytes(self._held))
+            )
+        self._sending()
+        return []
+
+    def _sending(self) -> Write:
+        """Have the server begin the response, unless it has."""
+        if self._write is None:
+            if not self._status:
+                raise RuntimeError("the application returned without calling start_response")
+            self._write = self._start_response(self._status, self._exchange.with_own_headers(self._headers))
+        return self._write
+
+    def _respond(self, response: ErrorResponse) -> list[bytes]:
+        status = f"{response.status} {_phrase(response.status)}"
+        self._write = self._start_response(status, response.headers)
+        return [response.body] if response.body else []
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Error"
