@@ -1,0 +1,1 @@
+"""What cleans: expired sessions, the sockets that belong to them, and a watch on memory."""

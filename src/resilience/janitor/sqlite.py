@@ -1,0 +1,427 @@
+"""Sessions in an SQLite file, shared by threads and processes; for one machine.
+
+The rules:
+
+- Every method is one statement, so it is one transaction. A statement that writes takes SQLite's write
+  lock before it looks at a row: what it finds expired cannot be renewed before it is deleted.
+- A renewal is an UPDATE that checks its row count. Only `create` inserts, so what was logged out stays so.
+- A renewal writes only if it moves the expiry by a tenth of the idle timeout, or to the very end.
+- The store's clock is this machine's wall clock. It has to be right: set it forward, and sessions end.
+- A connection is used by one thread at a time, and never by a process that did not open it.
+
+Only whoever wants this store imports this module, and with it `sqlite3`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sqlite3
+from collections import deque
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn, ParamSpec, Self, TypeVar
+
+from resilience.checks import number
+from resilience.clock import SYSTEM_CLOCK
+from resilience.fork import survive_fork
+from resilience.janitor.sessions import Session, session_id_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping, Sequence
+
+    from resilience.clock import Clock
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS resilience_sessions (
+    session_id TEXT PRIMARY KEY NOT NULL,
+    user_id    TEXT NOT NULL,
+    data       TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    expires_at REAL NOT NULL,
+    ends_at    REAL NOT NULL
+);
+CREATE INDEX IF NOT EXISTS resilience_sessions_by_user ON resilience_sessions (user_id);
+CREATE INDEX IF NOT EXISTS resilience_sessions_by_expiry ON resilience_sessions (expires_at);
+"""
+_TOKEN_BYTES: Final = 32  # 256 bits; OWASP ASVS 5.0, 7.2.3 asks for 128
+_BUSY_TIMEOUT: Final = 5.0  # seconds to wait for another's write lock, as in `sqlite3.connect`
+
+_MODE_ATTEMPTS: Final = 50  # as many processes may make the file in the same instant
+
+
+class SQLiteSessionStore:
+    """Keeps sessions in an SQLite file.
+
+    Threads and processes may share the file, and threads may share the store. A child process may use the
+    store that its parent made, if no other thread was inside it at the moment of the fork. The file needs a
+    local disk: SQLite's write-ahead log does not work over a network.
+
+    Args:
+        path: The file; made if it is not there. Not `":memory:"`, which each connection would have for
+            itself.
+        idle_timeout: Seconds after which a session ends that is not renewed.
+        absolute_lifetime: Seconds after which a session ends in any case. The defaults of 30 minutes and 12
+            hours are those of NIST SP 800-63B for a second level of assurance.
+        clock: Tells the wall time.
+
+    Raises:
+        ValueError: A duration is not above 0, or the idle timeout is longer than the lifetime.
+        sqlite3.Error: The file cannot be opened; each method may raise it too.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> store = SQLiteSessionStore(f"{folder.name}/sessions.db")
+        >>> token = store.create("ada", {"device": "laptop"})
+        >>> session = store.renew(token)
+        >>> session.user_id, session.data
+        ('ada', {'device': 'laptop'})
+        >>> store.delete(session.session_id), store.renew(token)
+        (True, None)
+        >>> store.close(); folder.cleanup()
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        idle_timeout: float = 1800.0,
+        absolute_lifetime: float = 43200.0,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._absolute_lifetime = number("absolute_lifetime", absolute_lifetime, above=0)
+        self._idle_timeout = number("idle_timeout", idle_timeout, above=0, most=self._absolute_lifetime)
+        self._clock = clock
+        self._connections = _Connections(path)
+        with self._connections.borrowed() as connection:
+            connection.executescript(_SCHEMA)
+
+    def create(self, user_id: str, data: Mapping[str, Any] | None = None) -> str:
+        """Begin a session.
+
+        Args:
+            user_id: Whose it is.
+            data: What JSON can hold; read back with each `validate` and `renew`.
+
+        Returns:
+            The token, the only copy there is: 43 characters that may stand in a cookie, a header or a URL.
+
+        Raises:
+            TypeError: The data is not what JSON can hold.
+        """
+        token = secrets.token_urlsafe(_TOKEN_BYTES)
+        now = self._clock.wall()
+        row = (
+            session_id_of(token),
+            user_id,
+            json.dumps(dict(data or {})),
+            now,
+            now + self._idle_timeout,
+            now + self._absolute_lifetime,
+        )
+        self._change("INSERT INTO resilience_sessions VALUES (?, ?, ?, ?, ?, ?)", *row)
+        return token
+
+    def validate(self, token: str) -> Session | None:
+        """Return the session if it is alive. Writes nothing, and does not renew it."""
+        session_id = session_id_of(token)
+        row = self._fetch(
+            "SELECT session_id, user_id, data, created_at, expires_at, ends_at FROM resilience_sessions"
+            " WHERE session_id = ? AND expires_at > ?",
+            session_id,
+            self._clock.wall(),
+        )
+        if row is None:
+            return None
+        session_id, user_id, data, *instants = row
+        return Session(session_id, user_id, json.loads(data), *instants)
+
+    def renew(self, token: str) -> Session | None:
+        """Return the session if it is alive, and put its idle timeout off: what each request calls.
+
+        Nine calls in ten only read, whatever the traffic: see the rules above. None means that the session
+        is over: expired, logged out, or never there.
+        """
+        session = self.validate(token)
+        if session is None:
+            return None
+        now = self._clock.wall()
+        expires_at = min(now + self._idle_timeout, session.ends_at)
+        gain = expires_at - session.expires_at
+        if gain < self._idle_timeout / 10 and not (gain > 0 and expires_at == session.ends_at):
+            return session
+        renewed = self._change(
+            "UPDATE resilience_sessions SET expires_at = ? WHERE session_id = ? AND expires_at > ?",
+            expires_at,
+            session.session_id,
+            now,
+        )
+        return session._replace(expires_at=expires_at) if renewed else None
+
+    def delete(self, session_id: str) -> bool:
+        """End one session; return whether it was there."""
+        return self._change("DELETE FROM resilience_sessions WHERE session_id = ?", session_id) > 0
+
+    def delete_user(self, user_id: str) -> list[str]:
+        """End all sessions of a user; return their ids."""
+        with self._connections.borrowed() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            ids = connection.execute(
+                "SELECT session_id FROM resilience_sessions WHERE user_id = ?", (user_id,)
+            )
+            found = [session_id for (session_id,) in ids]
+            connection.execute("DELETE FROM resilience_sessions WHERE user_id = ?", (user_id,))
+            connection.execute("COMMIT")
+        return found
+
+    def delete_expired(self, limit: int) -> int:
+        """Delete at most `limit` expired sessions, the longest expired first; return how many.
+
+        Less than `limit` means that none is left.
+        """
+        return self._change(
+            "DELETE FROM resilience_sessions WHERE rowid IN"
+            " (SELECT rowid FROM resilience_sessions WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)",
+            self._clock.wall(),
+            limit,
+        )
+
+    def count(self) -> int:
+        """Return how many sessions are alive."""
+        return self._count(
+            "SELECT count(*) FROM resilience_sessions WHERE expires_at > ?", self._clock.wall()
+        )
+
+    def count_expired(self, limit: int) -> int:
+        """Return how many sessions have expired and are still stored, counting to `limit` at most."""
+        return self._count(
+            "SELECT count(*) FROM (SELECT 1 FROM resilience_sessions WHERE expires_at <= ? LIMIT ?)",
+            self._clock.wall(),
+            limit,
+        )
+
+    def ended(self, session_ids: Sequence[str]) -> list[str]:
+        """Return those of the ids whose session is not alive: expired, deleted, or never there."""
+        now = self._clock.wall()
+        alive = "SELECT 1 FROM resilience_sessions WHERE session_id = ? AND expires_at > ?"
+        with self._connections.borrowed() as connection:
+            return [i for i in session_ids if connection.execute(alive, (i, now)).fetchone() is None]
+
+    def close(self) -> None:
+        """Close the connections. The store cannot be used afterwards; closing it again does nothing."""
+        self._connections.close()
+
+    def __enter__(self) -> Self:
+        """Return the store; leaving the block closes it."""
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Close the connections."""
+        self.close()
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be copied or pickled."""
+        raise TypeError("a session store owns its connections: make another one for the same path instead")
+
+    def _change(self, statement: str, *values: object) -> int:
+        with self._connections.borrowed() as connection:
+            return connection.execute(statement, values).rowcount
+
+    def _fetch(self, statement: str, *values: object) -> Any:
+        with self._connections.borrowed() as connection:
+            return connection.execute(statement, values).fetchone()
+
+    def _count(self, statement: str, *values: object) -> int:
+        (count,) = self._fetch(statement, *values)
+        return int(count)
+
+
+class AsyncSQLiteSessionStore:
+    """The same store for event loops: each call runs in a thread of the loop's default executor.
+
+    SQLite itself only knows how to block, for up to 5 seconds if another process writes. A cancelled call
+    leaves at once; the statement that its thread has begun still happens, as a whole. The arguments and
+    what the methods do: see `SQLiteSessionStore`.
+
+    Several loops may share it, also one after another.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        idle_timeout: float = 1800.0,
+        absolute_lifetime: float = 43200.0,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._store = SQLiteSessionStore(
+            path, idle_timeout=idle_timeout, absolute_lifetime=absolute_lifetime, clock=clock
+        )
+
+    async def create(self, user_id: str, data: Mapping[str, Any] | None = None) -> str:
+        """Begin a session; return its token, the only copy there is."""
+        return await _in_thread(self._store.create, user_id, data)
+
+    async def validate(self, token: str) -> Session | None:
+        """Return the session if it is alive. Writes nothing, and does not renew it."""
+        return await _in_thread(self._store.validate, token)
+
+    async def renew(self, token: str) -> Session | None:
+        """Return the session if it is alive, and put its idle timeout off: what each request calls."""
+        return await _in_thread(self._store.renew, token)
+
+    async def delete(self, session_id: str) -> bool:
+        """End one session; return whether it was there."""
+        return await _in_thread(self._store.delete, session_id)
+
+    async def delete_user(self, user_id: str) -> list[str]:
+        """End all sessions of a user; return their ids."""
+        return await _in_thread(self._store.delete_user, user_id)
+
+    async def delete_expired(self, limit: int) -> int:
+        """Delete at most `limit` expired sessions, the longest expired first; return how many."""
+        return await _in_thread(self._store.delete_expired, limit)
+
+    async def count(self) -> int:
+        """Return how many sessions are alive."""
+        return await _in_thread(self._store.count)
+
+    async def count_expired(self, limit: int) -> int:
+        """Return how many sessions have expired and are still stored, counting to `limit` at most."""
+        return await _in_thread(self._store.count_expired, limit)
+
+    async def ended(self, session_ids: Sequence[str]) -> list[str]:
+        """Return those of the ids whose session is not alive: expired, deleted, or never there."""
+        return await _in_thread(self._store.ended, session_ids)
+
+    async def close(self) -> None:
+        """Close the connections. The store cannot be used afterwards; closing it again does nothing."""
+        await _in_thread(self._store.close)
+
+    async def __aenter__(self) -> Self:
+        """Return the store; leaving the block closes it."""
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Close the connections."""
+        await self.close()
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be copied or pickled."""
+        self._store.__reduce__()
+
+
+async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    import asyncio  # noqa: PLC0415 - the store is also used without an event loop
+
+    return await asyncio.to_thread(function, *args, **kwargs)
+
+
+class _Connections:
+    """The connections to one file that nobody is using.
+
+    A thread takes one, or opens one, and puts it back: so there are as many as threads were ever inside at
+    once. `deque.pop` and `append` are atomic, also without the GIL; no lock is needed.
+
+    SQLite remembers its file locks in the memory of the process, while the system does not hand them on to
+    a forked child. A child that opens the file beside an inherited connection takes itself to be locked in
+    when it is not, and the parent may delete the log that the child is writing to. So a child closes what
+    it inherited before it opens anything: that undoes the memory, and touches nothing of the parent's.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        given = os.fspath(path)
+        if given in {"", ":memory:"} or given.startswith("file:"):
+            raise ValueError(
+                f"the path must name a file, not {given!r}: each connection would have a database "
+                "of its own; for a test, use a file in a temporary folder"
+            )
+        self._path = Path(given).absolute()
+        self._idle: deque[sqlite3.Connection] = deque()
+        self._inherited: deque[sqlite3.Connection] = deque()
+        self._closed = False
+        survive_fork(self)
+
+    def after_fork(self) -> None:
+        """Keep what the parent opened apart."""
+        self._inherited.extend(self._idle)
+        self._idle = deque()
+
+    @contextmanager
+    def borrowed(self) -> Generator[sqlite3.Connection]:
+        """Lend a connection to the block; close it if the block fails, and with it what it had begun."""
+        connection = self._take()
+        try:
+            yield connection
+        except BaseException:
+            connection.close()
+            raise
+        self._put_back(connection)
+
+    def close(self) -> None:
+        """Close what is idle now, and what is in use once it comes back."""
+        self._closed = True
+        _close_all(self._idle)
+        _close_all(self._inherited)
+
+    def _take(self) -> sqlite3.Connection:
+        if self._closed:
+            raise sqlite3.ProgrammingError(f"the session store for {self._path} is closed")
+        _close_all(self._inherited)
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._open()
+
+    def _put_back(self, connection: sqlite3.Connection) -> None:
+        self._idle.append(connection)
+        if self._closed:  # after the append: either this thread or the one in `close` finds it
+            _close_all(self._idle)
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path,
+            timeout=_BUSY_TIMEOUT,
+            isolation_level=None,  # each statement is its own transaction
+            check_same_thread=False,  # one at a time, though not always the same
+        )
+        try:
+            _use_write_ahead_log(connection)
+            connection.execute("PRAGMA synchronous = FULL")  # what was logged out stays so after a power cut
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    """Let readers and the writer not wait for each other; the file remembers it.
+
+    SQLite does not wait for its turn to change the mode, though it does to write. So where other processes
+    are making the same file, writing nothing is how to wait.
+    """
+    for _ in range(_MODE_ATTEMPTS):
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("COMMIT")
+        else:
+            return
+    raise sqlite3.OperationalError("database is locked: others keep its mode from being changed")
+
+
+def _close_all(connections: deque[sqlite3.Connection]) -> None:
+    while True:
+        try:
+            connection = connections.pop()
+        except IndexError:
+            return
+        connection.close()
