@@ -43,8 +43,8 @@ def is_transient(exc: BaseException) -> bool:
         (True, False)
     """
     rule = _rules.get(type(exc))
-    if type(rule) is Failure:
-        return rule[0]
+    if isinstance(rule, Failure):
+        return rule.transient
     return classify(exc).transient
 
 
@@ -94,7 +94,7 @@ def retry_after_of(outcome: object, wall_now: float) -> float | None:
             longest = asked if longest is None else max(asked, longest)
         elif isinstance(thing, BaseException) and id(thing) not in seen:
             seen.add(id(thing))
-            todo += thing.exceptions if isinstance(thing, BaseExceptionGroup) else [signs.wrapped(thing)]
+            todo += signs.members(thing) or (signs.wrapped(thing),)
     return longest
 
 
@@ -104,13 +104,15 @@ def _asked(thing: object, wall_now: float) -> float | None:
     if hasattr(value, "total_seconds"):
         value = value.total_seconds()
     if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:  # NaN is not
-        return min(float(value), LONGEST)
+        return float(min(value, LONGEST))
     for text in (value, signs.header(thing, "retry-after")):
         seconds = parse_retry_after(text, wall_now) if isinstance(text, str) else None
         if seconds is not None:
             return seconds
     pushback = signs.grpc_metadata(thing, "grpc-retry-pushback-ms")
-    return min(int(pushback) / 1000, LONGEST) if pushback is not None and pushback.isdecimal() else None
+    if pushback is not None and pushback.isdecimal():
+        return min(float(pushback) / 1000, LONGEST)
+    return None
 
 
 # --- what applications add -----------------------------------------------------------------------
@@ -173,7 +175,7 @@ def register(
         True
         >>> undo()
     """
-    if not (isinstance(cls, type) and issubclass(cls, Exception)):  # pyright: ignore[reportUnnecessaryIsInstance] - callers without a type checker
+    if not issubclass(cls, Exception):  # pyright: ignore[reportUnnecessaryIsInstance] - not everyone checks types
         raise TypeError(f"{cls!r} is not a subclass of Exception: nothing else is ever transient")
 
     def read(exc: Any) -> Failure | None:
@@ -245,7 +247,7 @@ def _find_rule(
 
 
 class _Inquiry:
-    """One look at an exception and all that lies below it: each is judged once, none deeper than `_DEEPEST`."""
+    """One look at an exception and what lies below it: each is judged once, none deeper than `_DEEPEST`."""
 
     __slots__ = ("_depth", "_verdicts")
 
@@ -302,15 +304,17 @@ class _Inquiry:
 
     def _refusal(self, exc: BaseException) -> Failure | None:
         """Find a refused name or certificate below; there, what was being handled counts as well."""
-        link: BaseException | None = exc
+        link = exc
         for _ in range(_DEEPEST):
             below = signs.wrapped(link)
-            link = link.__context__ if below is None and not link.__suppress_context__ else below
-            if link is None:
-                return None
-            if any((base.__module__, base.__name__) in taxonomy.REFUSALS for base in type(link).__mro__):
-                verdict = self.judge(link)
-                return verdict if verdict is not None and not verdict.transient else None
+            if below is None and not link.__suppress_context__:
+                below = link.__context__
+            if below is None:
+                break
+            if any((base.__module__, base.__name__) in taxonomy.REFUSALS for base in type(below).__mro__):
+                verdict = self.judge(below)
+                return None if verdict is None or verdict.transient else verdict
+            link = below
         return None
 
 

@@ -78,9 +78,12 @@ def parse_http_date(text: str, wall_now: float) -> float | None:
         wall_now: Unix seconds; tells which century a year of two digits is in.
 
     Example:
-        >>> [parse_http_date(date, 784111777.0) for date in (
-        ...     "Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994")]
-        [784111777.0, 784111777.0, 784111777.0]
+        >>> parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT", wall_now=0.0)
+        784111777.0
+        >>> parse_http_date("Sunday, 06-Nov-94 08:49:37 GMT", wall_now=784111777.0)
+        784111777.0
+        >>> parse_http_date("Sun Nov  6 08:49:37 1994", wall_now=0.0)
+        784111777.0
     """
     for pattern in _DATES:
         match = pattern.fullmatch(text)
@@ -98,9 +101,7 @@ def parse_http_date(text: str, wall_now: float) -> float | None:
     return _within_fifty_years(int(match["year"]), month, day, time_of_day, wall_now)
 
 
-def _within_fifty_years(
-    year: int, month: int, day: int, time_of_day: int, wall_now: float
-) -> float | None:
+def _within_fifty_years(year: int, month: int, day: int, time_of_day: int, wall_now: float) -> float | None:
     """Read a year of two digits: no more than 50 years ahead, else the latest such year in the past."""
     century = int(1970 + wall_now // (365.2425 * _DAY)) // 100 * 100
     for candidate in (century + 100 + year, century + year, century - 100 + year):

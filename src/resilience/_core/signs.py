@@ -9,6 +9,7 @@ taken as no sign.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,8 +19,12 @@ from resilience._core.taxonomy import Failure, Rule
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_LONGEST_MESSAGE: Final = 1000
+_LONGEST_MESSAGE: Final = 4000
 """How many characters of a message are searched."""
+
+_OBJECT_STORE: Final = re.compile(
+    r"status code: (?P<status>[1-5][0-9]{2})\b|httperror {\s+kind: (?P<kind>\w+)"
+)
 
 
 # --- looking -------------------------------------------------------------------------------------
@@ -79,8 +84,11 @@ def _text(value: Any) -> str:
 
 
 def _item(mapping: Any, *keys: str) -> Any:
-    for key in keys:
-        mapping = mapping.get(key) if isinstance(mapping, Mapping) else None
+    try:
+        for key in keys:
+            mapping = mapping[key]
+    except Exception:  # noqa: BLE001 - what is not there, or no mapping at all
+        return None
     return mapping
 
 
@@ -168,10 +176,10 @@ def by_sqlite(exc: Any) -> Failure:
 
 def by_aws(exc: Any) -> Failure | None:
     """Read the error code of a botocore `ClientError`, then its HTTP status."""
-    code = _item(exc.response, "Error", "Code")
+    code = _item(attribute(exc, "response"), "Error", "Code")
     if code in taxonomy.AWS:
         return Failure(True, taxonomy.AWS[code], f"AWS {code}")
-    status = _item(exc.response, "ResponseMetadata", "HTTPStatusCode")
+    status = _item(attribute(exc, "response"), "ResponseMetadata", "HTTPStatusCode")
     return _of_status(exc, status) if isinstance(status, int) else None
 
 
@@ -187,6 +195,20 @@ def by_grpc(exc: Any) -> Failure | None:
     may_be_processed = taxonomy.GRPC.get(name)
     transient = may_be_processed is not None and (name != "RESOURCE_EXHAUSTED" or pushback is not None)
     return Failure(transient, may_be_processed is not False, f"gRPC {name}")
+
+
+def by_object_store(exc: Any) -> Failure:
+    """Read the HTTP status, else the kind of failure, from the message of obstore's `GenericError`."""
+    text = message(exc)
+    told = _OBJECT_STORE.search(text)
+    if told is None or any(words in text for words in taxonomy.OBJECT_STORE_REFUSED):
+        return Failure(False, True, "object store: no sign of a transient failure")
+    if told["status"]:
+        return _of_status(exc, int(told["status"]))
+    may_be_processed = taxonomy.OBJECT_STORE.get(told["kind"])
+    return Failure(
+        may_be_processed is not None, may_be_processed is not False, f"object store: {told['kind']}"
+    )
 
 
 def by_close_code(exc: Any) -> Failure:
@@ -239,6 +261,15 @@ def _wrapped(exc: BaseException) -> Iterator[Any]:
     yield exc.__cause__  # httpx, aiohttp
 
 
+def members(exc: BaseException) -> tuple[BaseException, ...]:
+    """Return what a group holds; nothing for any other exception."""
+    if isinstance(exc, BaseExceptionGroup):
+        return exc.exceptions  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType] - of any exceptions
+    return ()
+
+
+# --- which reader is for which rule --------------------------------------------------------------
+
 READERS: Final[dict[Rule, Callable[[Any], Failure | None]]] = {
     Rule.UNKNOWN: by_attributes,
     Rule.OS_ERROR: by_errno,
@@ -250,6 +281,7 @@ READERS: Final[dict[Rule, Callable[[Any], Failure | None]]] = {
     Rule.SQLITE: by_sqlite,
     Rule.AWS: by_aws,
     Rule.GRPC: by_grpc,
+    Rule.OBJECT_STORE: by_object_store,
     Rule.WEBSOCKET: by_close_code,
     Rule.SERVICE_ERROR: by_retryable,
     Rule.RATE_LIMITED: by_decision,

@@ -44,6 +44,7 @@ class Rule(Enum):
     SQLITE = "by SQLite result code"
     AWS = "by AWS error code, then HTTP status"
     GRPC = "by gRPC status"
+    OBJECT_STORE = "by the HTTP status or the kind of failure that its message tells"
     WEBSOCKET = "by close code"
     SERVICE_ERROR = "by `retryable`"
     RATE_LIMITED = "transient, not processed, if it says when to try again"
@@ -192,6 +193,10 @@ TYPES: Final[dict[str, dict[str, Rule]]] = {
     },
     "mysql": {
         "Error": Rule.MYSQL,
+    },
+    "obstore": {
+        "BaseError": Rule.NEVER,
+        "GenericError": Rule.OBJECT_STORE,
     },
     "psycopg": {
         "Error": Rule.LIBPQ,
@@ -364,10 +369,7 @@ SQLITE: Final = {
     6: "SQLITE_LOCKED",
 }
 """Primary result codes. The statement that met one has done nothing."""
-SQLITE_REFUSALS: Final = frozenset({("ssl", "SSLError"), ("socket", "gaierror")})
-"""What lies below a client's connection error where the name or the certificate was refused."""
-
-MESSAGES: Final = ("database is locked", "database table is locked")
+SQLITE_MESSAGES: Final = ("database is locked", "database table is locked")
 """What they say, for an exception that lost its code (one that was pickled, say)."""
 
 AWS: Final = {
@@ -392,9 +394,19 @@ AWS: Final = {
 
 GRPC: Final = {
     "UNAVAILABLE": PERHAPS_PROCESSED,
-    "DEADLINE_EXCEEDED": PERHAPS_PROCESSED,  # as HTTP 504; this attempt's timeout, the whole call's is ours
-    "RESOURCE_EXHAUSTED": NOT_PROCESSED,  # only with a pushback, else it may be a full disk or a large message
+    "DEADLINE_EXCEEDED": PERHAPS_PROCESSED,  # this attempt's timeout; the deadline of the whole call is ours
+    "RESOURCE_EXHAUSTED": NOT_PROCESSED,  # only with a pushback: else it may be a full disk, a large message
 }
+
+OBJECT_STORE: Final = {
+    "connect": NOT_PROCESSED,
+    "request": PERHAPS_PROCESSED,
+    "timeout": PERHAPS_PROCESSED,
+    "interrupted": PERHAPS_PROCESSED,
+}
+"""The kinds of `HttpError` in Rust's object_store; they are to be had in the message only."""
+OBJECT_STORE_REFUSED: Final = ("certificate", "name or service not known", "nodename nor servname")
+"""What a failure to connect says when the name or the certificate was refused."""
 
 WEBSOCKET: Final = {
     1001: PERHAPS_PROCESSED,  # going away
