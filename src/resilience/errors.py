@@ -249,7 +249,11 @@ class _PolicyError(ServiceError):
     properties over `args`, and the message is formatted only when someone reads it.
     """
 
-    if not TYPE_CHECKING:  # a checker reads the signatures below instead
+    if TYPE_CHECKING:  # each has its own signature for checkers, and the builtin's code
+
+        def __init__(self, *args: object) -> None: ...
+
+    else:
         __init__ = Exception.__init__
 
     @property

@@ -73,10 +73,13 @@ def error_response(
     if isinstance(error, RateLimitedError) and error.decision not in decisions:
         decisions = (*decisions, error.decision)
     problem = prefers_problem(accept)
-    shown = {"clock": clock, "request_id": request_id, "development": development}
-    body = _encoded(
-        problem_body(error, instance=instance, **shown) if problem else error_body(error, **shown)  # type: ignore[arg-type]
-    )
+    if problem:
+        content = problem_body(
+            error, request_id=request_id, instance=instance, development=development, clock=clock
+        )
+    else:
+        content = error_body(error, request_id=request_id, development=development, clock=clock)
+    body = _encoded(content)
     headers = {
         "Content-Type": PROBLEM if problem else JSON,
         "Content-Length": str(len(body)),

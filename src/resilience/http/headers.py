@@ -10,7 +10,7 @@ the IETF's draft (draft-ietf-httpapi-ratelimit-headers-10), structured fields wi
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol, cast
 
 from resilience.clock import SYSTEM_CLOCK
 
@@ -45,9 +45,8 @@ def header_values(headers: Headers, name: str) -> list[str]:
         >>> header_values([(b"accept", b"text/html"), (b"Accept", b"*/*")], "accept")
         ['text/html', '*/*']
     """
-    pairs: Iterable[tuple[Text, Text]] = (
-        headers.items() if hasattr(headers, "items") else headers  # type: ignore[assignment, union-attr]
-    )
+    items = getattr(headers, "items", None)
+    pairs = cast("Iterable[tuple[Text, Text]]", headers if items is None else items())
     return [_text(value) for key, value in pairs if _text(key).lower() == name]
 
 

@@ -15,7 +15,7 @@ The exception becomes the answer's `__cause__`: for the log, and for the details
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from resilience.errors import ErrorCode, ServiceError
 from resilience.http.status import code_for_status
@@ -49,7 +49,7 @@ class ErrorMapper:
     def __init__(self, rules: Mapping[type[Exception], Rule] | None = None) -> None:
         rules = dict(rules or {})
         for cls, rule in rules.items():
-            if not (isinstance(cls, type) and issubclass(cls, Exception)):  # pyright: ignore[reportUnnecessaryIsInstance] - from untyped code
+            if not issubclass(cls, Exception):  # pyright: ignore[reportUnnecessaryIsInstance] - from untyped code
                 raise TypeError(f"a rule is for a class of exceptions, not for {cls!r}")
             if not isinstance(rule, ErrorCode) and not callable(rule):
                 raise TypeError(f"the rule for {cls.__name__} is a code or a function, not {rule!r}")
@@ -64,8 +64,7 @@ class ErrorMapper:
 
         A function among the rules that itself fails gives an internal error, whose cause is that failure.
         """
-        while isinstance(exception, ExceptionGroup) and len(exception.exceptions) == 1:
-            exception = exception.exceptions[0]
+        exception = _only_member(exception)
         if isinstance(exception, ServiceError):
             return exception
         try:
@@ -87,6 +86,16 @@ class ErrorMapper:
 
 to_service_error: Final = ErrorMapper()
 """The mapper that knows only what the library knows."""
+
+
+def _only_member(exception: Exception) -> Exception:
+    """Return what is inside groups of one, or the exception itself."""
+    while isinstance(exception, ExceptionGroup):
+        members = cast("tuple[Exception, ...]", exception.exceptions)  # pyright: ignore[reportUnknownMemberType] - of anything
+        if len(members) != 1:
+            break
+        exception = members[0]
+    return exception  # pyright: ignore[reportUnknownVariableType] - an Exception still
 
 
 # --- what is recognised --------------------------------------------------------------------------

@@ -13,7 +13,7 @@ Rules:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from resilience._core.retry_after import parse_retry_after
 from resilience._core.taxonomy import HTTP_STATUS
@@ -67,13 +67,12 @@ def parse_error(
     waits = [parse_retry_after(value, clock.wall()) for value in header_values(headers, "retry-after")]
     retry_after = next((wait for wait in waits if wait is not None), None)
     ids = [content.get("requestId"), *header_values(headers, "x-request-id")]
-    details = content.get("details")
     return ServiceError(
         _message(content),
         _code(content.get("code"), status, retry_after, codes),
         status=status,
         fields=_fields(content),
-        details=details if isinstance(details, dict) else None,
+        details=_as_object(content.get("details")),
         retry_after=retry_after,
         request_id=next((one for one in ids if isinstance(one, str) and is_request_id(one)), None),
     )
@@ -90,7 +89,11 @@ def _content(body: bytes | str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         text = (body if isinstance(body, str) else body.decode("utf-8", "replace")).strip()
         return {"error": text} if text.isprintable() and not text.startswith("<") else {}
-    return content if isinstance(content, dict) else {}
+    return _as_object(content) or {}
+
+
+def _as_object(content: object) -> dict[str, Any] | None:
+    return cast("dict[str, Any]", content) if isinstance(content, dict) else None
 
 
 def _code(name: object, status: int, retry_after: float | None, codes: Iterable[ErrorCode]) -> ErrorCode:
@@ -106,9 +109,7 @@ def _code(name: object, status: int, retry_after: float | None, codes: Iterable[
 
 
 def _message(content: dict[str, Any]) -> str | None:
-    nested = content.get("error")
-    if isinstance(nested, dict):
-        content = nested
+    content = _as_object(content.get("error")) or content
     for key in ("error_description", "detail", "message", "error", "title"):
         text = content.get(key)
         if isinstance(text, str) and text.strip():
@@ -117,8 +118,8 @@ def _message(content: dict[str, Any]) -> str | None:
 
 
 def _fields(content: dict[str, Any]) -> dict[str, str] | None:
-    fields = content.get("fields")
-    if isinstance(fields, dict):
+    fields = _as_object(content.get("fields"))
+    if fields is not None:
         return {one_line(name): one_line(str(wrong)) for name, wrong in list(fields.items())[:MOST_FIELDS]}
     try:
         return field_errors(content["detail"])  # FastAPI's
