@@ -1,9 +1,9 @@
-"""Which exceptions a setting such as `record_on` or `ignore` means: types, predicates, or a tuple of either."""
+"""Which exceptions a setting such as `record_on` means: types, predicates, or a tuple of either."""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from resilience.callables import Kind, kind_of
 
@@ -40,7 +40,7 @@ def matcher(condition: Condition, argument: str) -> Callable[[Exception], bool]:
                 raise TypeError(f"{argument}={part!r} is no exception type: pass one, or a predicate")
             types.append(part)
         elif callable(part) and kind_of(part) is Kind.SYNC:
-            predicates.append(part)
+            predicates.append(cast("Callable[[Any], bool]", part))
         else:
             raise TypeError(
                 f"{argument}={part!r} must be an exception type, a plain function of an exception that "

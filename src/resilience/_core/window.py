@@ -71,8 +71,8 @@ class Streak:
     def add(self, now: float, *, failed: bool, slow: bool) -> None:  # noqa: ARG002 - only failures are in a row
         """Count a failure."""
         if failed:
-            self._failures += 1
             self.success_matters = True
+            self._failures += 1
             self.last_trouble = now
 
     def figures(self, now: float) -> Figures:  # noqa: ARG002 - a row has no duration
@@ -102,11 +102,11 @@ class TimeWindow:
         "_starts",
         "_width",
         "last_trouble",
+        "success_matters",
     )
 
-    success_matters = True
-
     def __init__(self, seconds: float, now: float) -> None:
+        self.success_matters = True  # it always does: a ratio falls with it
         self._width = seconds / SLICES
         self._calls = self._failures = self._slow = 0
         self._notes: deque[Figures] = deque([NOTHING] * SLICES, maxlen=SLICES)

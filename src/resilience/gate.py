@@ -1,0 +1,294 @@
+"""The driver of a circuit breaker: locks, asks the state machine, unlocks, and tells.
+
+Rules:
+
+- The lock is held while `_core.breaker` decides and never while anybody else's code runs: not the call, not
+  a predicate, not a listener, not a clock.
+- Three things need no lock, also without the GIL:
+
+  *A rejection while open, a permit while closed* read `core.period` once. A period is replaced, never
+  reopened, and `until` only ever shrinks. So at the moment of that read the answer was right, and that is
+  the moment at which the call counts as rejected or admitted.
+
+  *A success that changes nothing* is not reported. `window.success_matters` is one attribute that holds True
+  or False, so there is no half of it to see. Where it reads false, the window held no trouble at that moment
+  and this success would have changed nothing: the call counts as having ended then, before whatever failure
+  comes next. Failures that this thread has counted, or has waited for, are seen, since the lock orders them.
+  If the period is over by then, the success is late and changes nothing either way.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from math import inf
+from threading import RLock
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
+
+from resilience._core.breaker import Breaker, Outcome
+from resilience.conditions import is_cancellation
+from resilience.errors import CircuitOpenError, RateLimitedError
+from resilience.events import BreakerChanged, publish
+from resilience.fork import survive_fork
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from resilience._core.breaker import Change, Event, Grant, Period, Policy
+    from resilience.clock import Clock
+    from resilience.events import Hook
+
+_UNKNOWN: Final[Any] = object()
+
+
+class Permit:
+    """The right to run once, settled exactly once: what comes after the first outcome is ignored.
+
+    As a context manager it settles itself: success at the end, failure on an exception that counts, neutral
+    on a cancellation or an early exit. One that is dropped unsettled is neutral too. Threads and tasks may
+    pass it on.
+    """
+
+    __slots__ = ("_gate", "deadline", "period", "settled", "started", "ticket")
+
+    def __init__(self, gate: Gate, period: Period, ticket: int, deadline: float, started: float) -> None:
+        self._gate = gate
+        self.period = period
+        """The generation that it belongs to."""
+        self.ticket = ticket
+        """Which place it holds, counted from 1; 0 where it needs none."""
+        self.deadline = deadline
+        """When its lease runs out; infinity where it holds no place."""
+        self.started = started
+        """When the call began; infinity where nobody asks how long it takes."""
+        self.settled = False
+        """Whether the outcome has been taken."""
+
+    @property
+    def generation(self) -> int:
+        """The number of the state period that it belongs to."""
+        return self.period.generation
+
+    def success(self, result: Any = _UNKNOWN) -> None:
+        """The call succeeded; `failure_if_result` is asked about `result`, where that is given."""
+        self._settle(None, result)
+
+    def failure(self, error: BaseException) -> None:
+        """The call raised `error`: a failure or neutral, as `record_on` and `ignore` have it."""
+        self._settle(error, _UNKNOWN)
+
+    def neutral(self) -> None:
+        """The call says nothing about the dependency."""
+        self._gate.settle(self, Outcome.NEUTRAL)
+
+    def _settle(self, error: BaseException | None, result: Any) -> None:
+        if self.settled:
+            return
+        outcome = Outcome.NEUTRAL  # which it stays if a predicate raises
+        try:
+            outcome = self._gate.outcome_of(error, result)
+        finally:
+            self._gate.settle(self, outcome)
+
+    def __enter__(self) -> Self:
+        """Begin the call."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Settle by how the block ended."""
+        self._settle(error, _UNKNOWN)
+
+    async def __aenter__(self) -> Self:
+        """Begin the call."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Settle by how the block ended; awaits nothing, so no cancellation can come between."""
+        self._settle(error, _UNKNOWN)
+
+    def __del__(self) -> None:
+        """Give the place back, if nobody has settled."""
+        # A finaliser runs anywhere, even while its own thread is deciding: so it only leaves a note.
+        if self.ticket and not self.settled:
+            self._gate.dropped.append((self.period, self.ticket))
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be copied or pickled."""
+        raise TypeError("a Permit cannot be copied or pickled: it is settled once, where it was acquired")
+
+
+class Gate:
+    """What stands between the callers of one breaker and its state machine."""
+
+    __slots__ = (
+        "__weakref__",
+        "core",
+        "dropped",
+        "examines",
+        "fails_by_result",
+        "ignored",
+        "lock",
+        "name",
+        "now",
+        "on_change",
+        "random",
+        "recorded",
+        "slow_after",
+        "timed",
+    )
+
+    lock: RLock
+
+    def __init__(
+        self,
+        policy: Policy,
+        name: str,
+        *,
+        slow_after: float | None,
+        recorded: Callable[[Exception], bool],
+        ignored: Callable[[Exception], bool],
+        fails_by_result: Callable[[Any], bool] | None,
+        clock: Clock,
+        random: Callable[[], float],
+        on_change: tuple[Hook, ...],
+    ) -> None:
+        self.name = name
+        self.slow_after = inf if slow_after is None else slow_after
+        self.timed = slow_after is not None
+        """Whether it matters when a call began."""
+        self.examines = self.timed or fails_by_result is not None
+        """Whether a call that returned may yet have been no success."""
+        self.recorded = recorded
+        self.ignored = ignored
+        self.fails_by_result = fails_by_result
+        self.now = clock.now
+        self.random = random
+        self.on_change = on_change
+        self.core = Breaker(policy, clock.now())
+        self.dropped: deque[tuple[Period, int]] = deque()
+        """The places whose permits were dropped; appended to without the lock."""
+        survive_fork(self)
+
+    def after_fork(self) -> None:
+        """Make the lock anew."""
+        self.lock = RLock()
+
+    # --- admission -------------------------------------------------------------------------------
+
+    def rejection(self, period: Period) -> CircuitOpenError | None:
+        """Return the error to raise if `period` rejects every call now; None if the lock must decide.
+
+        It is returned and not raised because each frame that an exception passes costs as much as making it.
+        """
+        now = self.now()
+        if period.began <= now < period.until:
+            return CircuitOpenError(self.name, period.until - now if period.rest < inf else None)
+        return None
+
+    def admit(self, *, timed: bool = True) -> Permit:
+        """Return a permit, or raise CircuitOpenError.
+
+        Args:
+            timed: Whether the call may turn out to be slow.
+        """
+        started = self.now() if timed and self.timed else inf
+        period = self.core.period
+        if period.passes:
+            return Permit(self, period, 0, inf, started)
+        rejection = self.rejection(period)
+        if rejection is not None:
+            raise rejection
+        now = self.now()
+        grant: Grant | None
+        wait = 0.0
+        with self.lock:
+            self.take_back(now)
+            grant = self.core.admit(now)
+            if grant is None:
+                wait = self.core.retry_after(now)
+        if grant is None:
+            raise CircuitOpenError(self.name, wait if wait < inf else None)
+        permit = Permit(self, grant.period, grant.ticket, grant.deadline, started)
+        self.tell(grant.change)
+        return permit
+
+    def take_back(self, now: float) -> None:
+        """Take back the places whose permits were dropped. The caller holds the lock."""
+        while self.dropped:
+            period, ticket = self.dropped.popleft()
+            self.core.settle(period, ticket, Outcome.NEUTRAL, now)
+
+    # --- outcomes --------------------------------------------------------------------------------
+
+    def outcome_of(self, error: BaseException | None, result: Any = _UNKNOWN) -> Outcome:
+        """Judge how a call ended. Asks the user's predicates, so the lock is not held."""
+        if error is None:
+            fails = self.fails_by_result
+            failed = fails is not None and result is not _UNKNOWN and fails(result)
+            return Outcome.FAILURE if failed else Outcome.SUCCESS
+        if (
+            not isinstance(error, Exception)
+            or isinstance(error, CircuitOpenError | RateLimitedError)
+            or is_cancellation(error)
+            or self.ignored(error)
+            or not self.recorded(error)
+        ):
+            return Outcome.NEUTRAL
+        return Outcome.FAILURE
+
+    def settle(self, permit: Permit, outcome: Outcome) -> None:
+        """Take the outcome of a permit, unless it has one."""
+        now, draw = self.now(), self.random()
+        slow = now - permit.started > self.slow_after
+        with self.lock:
+            if permit.settled:
+                return
+            change = self.core.settle(permit.period, permit.ticket, outcome, now, draw, slow=slow)
+            permit.settled = True
+        self.tell(change)
+
+    def count(self, period: Period, started: float, error: Exception | None, result: Any = _UNKNOWN) -> None:
+        """Take the outcome of a call that needed no permit, since `period` lets all pass."""
+        outcome = self.outcome_of(error, result)
+        now, draw = self.now(), self.random()
+        slow = now - started > self.slow_after
+        with self.lock:
+            change = self.core.settle(period, 0, outcome, now, draw, slow=slow)
+        self.tell(change)
+
+    def count_success(self, period: Period) -> None:
+        """Take the success of a call that needed no permit and no look at its result."""
+        now = self.now()
+        with self.lock:
+            # If late, it lands in the window of its own generation, which nobody reads any more.
+            period.window.succeed(now)
+
+    # --- changes ---------------------------------------------------------------------------------
+
+    def apply(self, event: Event) -> None:
+        """Make the breaker change by hand."""
+        now = self.now()
+        with self.lock:
+            change = self.core.apply(event, now)
+        self.tell(change)
+
+    def tell(self, change: Change | None) -> None:
+        """Publish a change, if there was one. The lock is not held."""
+        if change is None:
+            return
+        calls, failures, slow = change.figures
+        event = BreakerChanged(
+            self.name,
+            change.before.value,
+            change.after.value,
+            change.reason,
+            calls,
+            failures,
+            slow,
+            change.retry_after,
+        )
+        publish(event, self.on_change)
