@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 PY     := $(VENV)/bin/python
+PIP    := $(PY) -m pip install --quiet --disable-pip-version-check
 PORT   ?= 8000
 
 .DEFAULT_GOAL := help
@@ -12,17 +13,20 @@ PORT   ?= 8000
 help:            ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
-# Each stamp stands for one group of packages in the environment; it is made anew when pyproject changes.
-$(PY):
-	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --upgrade pip
-
-$(VENV)/run.stamp: pyproject.toml | $(PY)
-	$(PY) -m pip install --quiet -e '.[examples]'
+# A stamp stands for what is in the environment. An environment without its first stamp was left unfinished
+# and is made anew; the stamp of a group of packages is made anew when pyproject changes.
+$(VENV)/made.stamp:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	    "Python 3.11 or newer is needed, and $(PYTHON) is %d.%d: say make PYTHON=python3.12" % sys.version_info[:2])'
+	$(PYTHON) -m venv --clear --upgrade-deps $(VENV)
 	@touch $@
 
-$(VENV)/%.stamp: pyproject.toml | $(PY)
-	$(PY) -m pip install --quiet -e '.[examples]' --group $*
+$(VENV)/run.stamp: pyproject.toml $(VENV)/made.stamp
+	$(PIP) -e '.[examples]'
+	@touch $@
+
+$(VENV)/%.stamp: pyproject.toml $(VENV)/made.stamp
+	$(PIP) -e '.[examples]' --group $*
 	@touch $@
 
 run: $(VENV)/run.stamp            ## start the example backend and say what to try
@@ -44,6 +48,9 @@ format: $(VENV)/dev.stamp         ## lay the code out
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
+model:           ## check the breaker's state machine under every interleaving of 4 callers; needs Spin and a C compiler
+	$(PYTHON) tests/models/check.py
+
 bench: $(VENV)/bench.stamp        ## measure, and print the table that docs/benchmarks.md keeps
 	$(PY) -m benchmarks
 
@@ -51,4 +58,4 @@ clean:           ## remove whatever was built here
 	rm -rf $(VENV) .venvs var build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help run test test-all check format bench clean
+.PHONY: help run test test-all check format model bench clean

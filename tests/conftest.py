@@ -45,5 +45,7 @@ def pytest_runtest_protocol(item):
 def pytest_terminal_summary(terminalreporter):
     """Write what was not run, and why, to the file that `tests/run.py` named."""
     if target := os.environ.get("RESILIENCE_NOT_RUN"):
-        reasons = Counter(str(report.longrepr[2]).removeprefix("Skipped: ") for report in terminalreporter.stats.get("skipped", ()))
-        Path(target).write_text("".join(f"{count} × {reason}\n" for reason, count in sorted(reasons.items())))
+        skipped = terminalreporter.stats.get("skipped", ())
+        reasons = Counter(str(report.longrepr[2]).removeprefix("Skipped: ") for report in skipped)
+        lines = (f"{reason} ({count})\n" for reason, count in sorted(reasons.items()))
+        Path(target).write_text("".join(lines))
