@@ -1,0 +1,403 @@
+"""Another attempt, where that helps and does not make things worse.
+
+    @with_retry
+    def fetch(url: str) -> bytes: ...
+
+A manager is immutable, and each call has its own state (`resilience.attempts`), so any manager may be shared
+by threads and by event loops. Decorators find out by themselves what kind of function they got, so one
+manager can guard both sync and async functions; `execute` and the blocks come in twins.
+"""
+
+from __future__ import annotations
+
+import random as _random
+from enum import Enum
+from functools import update_wrapper
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    NoReturn,
+    ParamSpec,
+    Self,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    overload,
+)
+
+from resilience._core.backoff import JITTERS, Backoff
+from resilience._core.retry import Limits
+from resilience.attempts import Policy
+from resilience.blocks import AsyncBlock, Block
+from resilience.budget import UNLIMITED, RetryBudget, budget_of
+from resilience.callables import Kind, kind_of, name_of
+from resilience.checks import count, number
+from resilience.clock import SYSTEM_CLOCK
+from resilience.conditions import matcher
+from resilience.events import hooks
+from resilience.guards import guard, run, run_async
+from resilience.retry_stats import Counts
+from resilience.transient import is_transient
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from resilience.attempts import Breaker
+    from resilience.clock import Clock
+    from resilience.conditions import Condition
+    from resilience.events import RetryScheduled, RetryStopped, RetrySucceeded
+    from resilience.retry_stats import RetryStats
+
+    Jitter = Literal["none", "full", "equal", "decorrelated"] | float
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class _Default(Enum):
+    """Stands for an argument that was left out, where None means something."""
+
+    BUDGET = "one for each name"
+
+    def __repr__(self) -> str:
+        return f"<{self.value}>"
+
+
+class RetryOptions(TypedDict, total=False):
+    """The arguments of a manager; `RetryManager` says what they mean."""
+
+    max_attempts: int
+    initial_delay: float
+    max_delay: float
+    multiplier: float
+    jitter: Jitter
+    deadline: float | None
+    retry_on: Condition
+    retry_if_result: Callable[[Any], bool] | None
+    circuit_breaker: Breaker | None
+    on_retry: Callable[[RetryScheduled], object] | None
+    on_success: Callable[[RetrySucceeded], object] | None
+    on_stop: Callable[[RetryStopped], object] | None
+    name: str | None
+    clock: Clock
+    budget: RetryBudget | Literal[_Default.BUDGET] | None
+    idempotent: bool
+    max_retry_after: float
+    random: Callable[[], float]
+
+
+class _Manager:
+    """What both managers are: arguments, settled and checked."""
+
+    __slots__ = ("_options", "policy")
+
+    policy: Policy
+    """The settled arguments; what calls go by."""
+    _options: dict[str, Any]
+    """The arguments as given, the budget settled; what `replace` begins with."""
+
+    def __init__(
+        self,
+        max_attempts: int = 3,
+        initial_delay: float = 0.1,
+        max_delay: float = 10.0,
+        multiplier: float = 2.0,
+        jitter: Jitter = "full",
+        deadline: float | None = None,
+        retry_on: Condition = is_transient,
+        retry_if_result: Callable[[Any], bool] | None = None,
+        circuit_breaker: Breaker | None = None,
+        on_retry: Callable[[RetryScheduled], object] | None = None,
+        name: str | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        budget: RetryBudget | Literal[_Default.BUDGET] | None = _Default.BUDGET,
+        *,
+        on_success: Callable[[RetrySucceeded], object] | None = None,
+        on_stop: Callable[[RetryStopped], object] | None = None,
+        idempotent: bool = True,
+        max_retry_after: float = 60.0,
+        random: Callable[[], float] = _random.random,
+    ) -> None:
+        if budget is _Default.BUDGET:
+            budget = RetryBudget() if name is None else budget_of(name)
+        elif budget is not None and not isinstance(budget, RetryBudget):  # pyright: ignore[reportUnnecessaryIsInstance] - from untyped code
+            raise TypeError(f"budget={budget!r} must be a RetryBudget, or None to switch it off")
+        if retry_if_result is not None and kind_of(retry_if_result) is not Kind.SYNC:
+            raise TypeError(f"retry_if_result={retry_if_result!r} must be a plain function of a result")
+        self.policy = Policy(
+            name=name or type(self).__name__,
+            limits=Limits(
+                count("max_attempts", max_attempts, least=1),
+                number("max_retry_after", max_retry_after, least=0),
+                Backoff(
+                    number("initial_delay", initial_delay, least=0),
+                    number("max_delay", max_delay, least=0),
+                    number("multiplier", multiplier, least=1),
+                    _checked_jitter(jitter),
+                ),
+            ),
+            retry_on=matcher(retry_on, "retry_on"),
+            retry_if_result=retry_if_result,
+            idempotent=idempotent,
+            seconds=None if deadline is None else number("deadline", deadline, least=0),
+            breaker=circuit_breaker,
+            budget=UNLIMITED if budget is None else budget,
+            counts=Counts(),
+            clock=clock,
+            random=random,
+            on_retry=hooks(on_retry),
+            on_success=hooks(on_success),
+            on_stop=hooks(on_stop),
+        )
+        self._options = {
+            "max_attempts": max_attempts,
+            "initial_delay": initial_delay,
+            "max_delay": max_delay,
+            "multiplier": multiplier,
+            "jitter": jitter,
+            "deadline": deadline,
+            "retry_on": retry_on,
+            "retry_if_result": retry_if_result,
+            "circuit_breaker": circuit_breaker,
+            "on_retry": on_retry,
+            "name": name,
+            "clock": clock,
+            "budget": budget,
+            "on_success": on_success,
+            "on_stop": on_stop,
+            "idempotent": idempotent,
+            "max_retry_after": max_retry_after,
+            "random": random,
+        }
+
+    @property
+    def name(self) -> str:
+        """The name of the dependency; that of the class where none was given."""
+        return self.policy.name
+
+    @property
+    def budget(self) -> RetryBudget | None:
+        """The budget; None where it is switched off."""
+        budget = self.policy.budget
+        return budget if isinstance(budget, RetryBudget) else None
+
+    def stats(self) -> RetryStats:
+        """Return the counts so far, of this manager and all that `replace` has made of it."""
+        return self.policy.counts.read()
+
+    def replace(self, **changes: Unpack[RetryOptions]) -> Self:
+        """Return a manager with other arguments, which shares budget and statistics with this one.
+
+        The budget stays the same under another name, too, unless `budget` is among the changes.
+
+        Raises:
+            TypeError, ValueError: As from the constructor.
+
+        Example:
+            >>> retries = RetryManager(name="storage")
+            >>> patient = retries.replace(max_attempts=10, deadline=60.0)
+            >>> patient.budget is retries.budget
+            True
+        """
+        options: dict[str, Any] = {**self._options, **changes}
+        twin = type(self)(**options)
+        twin.policy = twin.policy._replace(counts=self.policy.counts)
+        return twin
+
+    def __call__(self, fn: Callable[P, R]) -> Callable[P, R]:
+        """Decorate `fn`, a sync or async function or generator function, with this policy.
+
+        It shares budget and statistics with the manager. Where the manager has no name, events and notes
+        bear the function's.
+
+        Raises:
+            TypeError: `fn` cannot be guarded; the message says what to do.
+        """
+        return _decorated(self if self._options["name"] else self.replace(name=name_of(fn)), fn)
+
+    def __copy__(self) -> Self:
+        """Return itself: it never changes."""
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """Return itself: it never changes, and budget and statistics are shared."""
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled."""
+        raise TypeError(
+            f"a {type(self).__name__} cannot be pickled: its budget and statistics belong to this process; "
+            "make one in each process"
+        )
+
+    def __repr__(self) -> str:
+        """Show the arguments."""
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self._options.items())
+        return f"{type(self).__name__}({arguments})"
+
+
+class RetryManager(_Manager):
+    """Retries calls, blocks and functions, by one policy with one budget and one set of statistics.
+
+    The caller gets the last attempt's result, or its exception: the original one, with a note that says
+    how many attempts were made and why it stopped.
+
+    Args:
+        max_attempts: Attempts in all, the first included; at least 1.
+        initial_delay: Seconds before the first retry, before jitter; at least 0.
+        max_delay: Seconds that no delay of the backoff exceeds; at least 0.
+        multiplier: By how much delays grow; at least 1.
+        jitter: `"full"` (0 up to the delay), `"equal"` (half of it up to all), `"decorrelated"` (up to
+            three times the last one), `"none"`, or a proportion such as 0.1 (ten per cent either way).
+        deadline: Seconds for the whole call, delays included; None for no limit of its own. A deadline of
+            the context (`resilience.deadline`) counts too.
+        retry_on: Which exceptions are worth another attempt: types, predicates, or a tuple of them.
+        retry_if_result: Whether a result is to be refused and the call repeated. When attempts run out,
+            the caller gets the last result.
+        circuit_breaker: Gets the outcome of first attempts; retries are made only while it is closed.
+        on_retry: Called with a `RetryScheduled` before each delay.
+        name: The dependency's name. Managers of one name share a budget.
+        clock: What time is read and waited on.
+        budget: A `RetryBudget` to share, or None for no budget. Left out: the one of the name, or one of
+            its own.
+        on_success: Called with a `RetrySucceeded` when a call has succeeded after a retry.
+        on_stop: Called with a `RetryStopped` when a retry was made or wanted and the call failed for good.
+        idempotent: Whether the call may be repeated if it has perhaps been processed. If False, only
+            failures that cannot have been processed are retried (`resilience.transient.classify`).
+        max_retry_after: Seconds; where the other side asks to wait longer, the call gives up at once.
+        random: Draws jitter from 0 up to, not including, 1.
+
+    Raises:
+        TypeError, ValueError: An argument is of the wrong kind or out of its range.
+
+    Immutable; threads, tasks and event loops may share it.
+
+    Example:
+        >>> from resilience.testing import FakeClock
+        >>> replies = iter([ConnectionError("down"), ConnectionError("down"), "up"])
+        >>> def fetch():
+        ...     reply = next(replies)
+        ...     if isinstance(reply, Exception):
+        ...         raise reply
+        ...     return reply
+        >>> clock = FakeClock()
+        >>> retries = RetryManager(initial_delay=1.0, jitter="none", clock=clock)
+        >>> retries.execute(fetch), clock.sleeps
+        ('up', [1.0, 2.0])
+        >>> retries.stats().total_retries
+        2
+    """
+
+    __slots__ = ()
+
+    def execute(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call `fn` with the arguments and return its result.
+
+        Raises:
+            TypeError: `fn` returned a coroutine: use `AsyncRetryManager.execute`.
+            CircuitOpenError: The breaker rejected the call, which was not begun.
+            DeadlineExceeded: The deadline had passed, and the call was not begun.
+            Exception: What the last attempt raised.
+        """
+        return run(self.policy, fn, args, kwargs)  # type: ignore[no-any-return]  # what fn returned
+
+    def __iter__(self) -> Block:
+        """Return the attempts of one call, for `for attempt in retries: with attempt: ...`.
+
+        Example:
+            >>> for attempt in RetryManager():
+            ...     with attempt:
+            ...         number = attempt.number
+            >>> number
+            1
+        """
+        return Block(self.policy)
+
+
+class AsyncRetryManager(_Manager):
+    """Retries awaited calls, blocks and functions; `RetryManager` says what the arguments mean.
+
+    An attempt that still runs at the deadline is cancelled, and `DeadlineExceeded` raised. A cancellation
+    from outside leaves at once, untouched; a retry that was waiting for its delay is given back to the
+    budget.
+
+    Example:
+        >>> import asyncio
+        >>> async def fetch(url):
+        ...     return url.upper()
+        >>> asyncio.run(AsyncRetryManager().execute(fetch, "a"))
+        'A'
+    """
+
+    __slots__ = ()
+
+    async def execute(self, fn: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call `fn` with the arguments, await what it returns, and return its result.
+
+        Raises:
+            TypeError: `fn` returned nothing that can be awaited: use `RetryManager.execute`.
+            CircuitOpenError: The breaker rejected the call; no coroutine was made.
+            DeadlineExceeded: The deadline had passed, and the call was not begun; or it was cancelled then.
+            Exception: What the last attempt raised.
+        """
+        return await run_async(self.policy, fn, args, kwargs)  # type: ignore[no-any-return]  # what fn returned
+
+    def __aiter__(self) -> AsyncBlock:
+        """Return the attempts of one call, for `async for attempt in retries: with attempt: ...`."""
+        return AsyncBlock(self.policy)
+
+
+@overload
+def with_retry(fn: Callable[P, R], /, **options: Unpack[RetryOptions]) -> Callable[P, R]: ...
+@overload
+def with_retry(**options: Unpack[RetryOptions]) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+def with_retry(fn: Callable[..., Any] | None = None, /, **options: Unpack[RetryOptions]) -> Any:
+    """Decorate a function with a retry policy of its own.
+
+    As `@with_retry`, `@with_retry(max_attempts=5, ...)` or `with_retry(fn, max_attempts=5, ...)`. It finds
+    out by itself whether `fn` is sync or async, a function or a generator function. A generator is retried
+    until it has produced its first item; later failures pass through.
+
+    Args:
+        fn: What to decorate.
+        options: The arguments of `RetryManager`. `name` is the function's own where it is left out, so
+            that each function has its own budget.
+
+    Returns:
+        The decorated function, with the same signature; or, without `fn`, a decorator.
+
+    Raises:
+        TypeError: `fn` cannot be guarded; the message says what to do.
+
+    Example:
+        >>> @with_retry(max_attempts=5, retry_on=ConnectionError)
+        ... def fetch(url: str) -> bytes:
+        ...     return url.encode()
+        >>> fetch("a")
+        b'a'
+    """
+
+    def decorate(fn: Callable[..., Any]) -> Callable[..., Any]:
+        named: dict[str, Any] = {**options, "name": options.get("name") or name_of(fn)}
+        return _decorated(RetryManager(**named), fn)
+
+    if fn is None:
+        RetryManager(**options)  # a wrong argument is reported here, where it stands
+        return decorate
+    return decorate(fn)
+
+
+def _decorated(manager: _Manager, fn: Callable[P, R]) -> Callable[P, R]:
+    guarded: Callable[P, R] = guard(manager.policy, fn)
+    given: object = fn
+    copied = () if isinstance(given, type) else ("__dict__",)  # a class's attributes are no function's
+    return update_wrapper(guarded, fn, updated=copied)
+
+
+def _checked_jitter(jitter: str | float) -> str | float:
+    if not isinstance(jitter, str):
+        return number("jitter", jitter, above=0, most=1)
+    if jitter not in JITTERS:
+        raise ValueError(f"jitter must be one of {', '.join(JITTERS)}, or a proportion, not {jitter!r}")
+    return jitter
