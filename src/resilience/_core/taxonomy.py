@@ -25,13 +25,17 @@ class Failure(NamedTuple):
 
 
 class Rule(Enum):
-    """How instances of a class are judged."""
+    """How instances of a class are judged.
+
+    "Unless refused" means: unless below it lies a certificate that was refused or a name that does not exist
+    (`REFUSALS`); such a failure is never transient.
+    """
 
     NEVER = "never"
     UNPROCESSED = "transient, not processed"
     PROCESSED = "transient, perhaps processed"
-    CONNECT = "transient, not processed; never if the name or the certificate was refused"
-    TRANSPORT = "transient, perhaps processed; never if the name or the certificate was refused"
+    CONNECT = "transient, not processed, unless refused"
+    TRANSPORT = "transient, perhaps processed, unless refused"
     WRAPPED = "as what it wraps"
     UNKNOWN = "by its attributes, its cause, its message"
     GROUP = "transient if every leaf is"
