@@ -26,9 +26,8 @@ from math import inf
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
-from resilience._core.breaker import Event, Policy
-from resilience._core.checks import check_count, check_number, check_seconds
-from resilience._core.trip import rule_of
+from resilience._core.breaker import Event
+from resilience.breaker_settings import policy_of, rule_of
 from resilience.callables import Kind, kind_of, name_of
 from resilience.clock import SYSTEM_CLOCK
 from resilience.conditions import matcher
@@ -140,19 +139,23 @@ class CircuitBreaker:
         on_change: Listener | None = None,
     ) -> None:
         rule = rule_of(
-            failure_threshold, failure_ratio, minimum_calls, window, window_calls, slow_after, slow_ratio
+            failure_threshold,
+            failure_ratio=failure_ratio,
+            minimum_calls=minimum_calls,
+            window=window,
+            window_calls=window_calls,
+            slow_after=slow_after,
+            slow_ratio=slow_ratio,
         )
-        check_seconds("recovery_time", recovery_time)
-        check_number("recovery_jitter", recovery_jitter, 0.0, 1.0)
-        check_number("recovery_growth", recovery_growth, 1.0)
-        if max_recovery_time is None:
-            max_recovery_time = 10 * recovery_time
-        check_number("max_recovery_time", max_recovery_time, recovery_time)
-        check_count("probes", probes)
-        check_seconds("probe_lease", probe_lease)
         self._gate = Gate(
-            Policy(
-                rule, recovery_time, recovery_jitter, recovery_growth, max_recovery_time, probes, probe_lease
+            policy_of(
+                rule,
+                recovery_time=recovery_time,
+                recovery_jitter=recovery_jitter,
+                recovery_growth=recovery_growth,
+                max_recovery_time=max_recovery_time,
+                probes=probes,
+                probe_lease=probe_lease,
             ),
             f"breaker-{next(_numbers)}" if name is None else name,
             slow_after=slow_after,
@@ -408,8 +411,8 @@ def _guard_generator_function(
 ) -> Callable[..., Any]:
     def guarded(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         with gate.admit(timed=False):  # a stream is as slow as its reader
-            result: Any = yield from fn(*args, **kwargs)
-            return result
+            stream: Generator[Any, Any, Any] = fn(*args, **kwargs)
+            return (yield from stream)
 
     return guarded
 

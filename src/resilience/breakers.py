@@ -22,8 +22,8 @@ from collections import OrderedDict
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypedDict
 
-from resilience._core.checks import check_count, check_seconds
 from resilience.breaker import CircuitBreaker
+from resilience.checks import count, number
 from resilience.clock import SYSTEM_CLOCK
 from resilience.fork import survive_fork
 
@@ -41,10 +41,8 @@ EXAMINED: Final = 8
 
 
 class BreakerOptions(TypedDict, total=False):
-    """What `CircuitBreaker` may be told by keyword, but for its name and its clock."""
+    """What `CircuitBreaker` is told by keyword only, but for its name and its clock."""
 
-    failure_threshold: int | None
-    recovery_time: float
     failure_ratio: float
     minimum_calls: int
     window: float
@@ -63,10 +61,17 @@ class BreakerOptions(TypedDict, total=False):
     on_change: Listener | None
 
 
+class KeyOptions(BreakerOptions, total=False):
+    """What `CircuitBreaker` is told, but for its name and its clock."""
+
+    failure_threshold: int | None
+    recovery_time: float
+
+
 class _Entry:
     __slots__ = ("asked", "breaker", "options")
 
-    def __init__(self, breaker: CircuitBreaker, options: BreakerOptions) -> None:
+    def __init__(self, breaker: CircuitBreaker, options: KeyOptions) -> None:
         self.breaker = breaker
         self.options = options
         self.asked = True
@@ -119,14 +124,14 @@ class BreakerRegistry:
         clock: Clock = SYSTEM_CLOCK,
         **options: Unpack[BreakerOptions],
     ) -> None:
-        check_count("max_keys", max_keys)
-        check_seconds("forget_after", forget_after)
-        options["failure_threshold"] = failure_threshold
-        options["recovery_time"] = recovery_time
-        self._defaults = options
+        self._defaults: KeyOptions = {
+            "failure_threshold": failure_threshold,
+            "recovery_time": recovery_time,
+            **options,
+        }
         self._name = name
-        self._max_keys = max_keys
-        self._forget_after = forget_after
+        self._max_keys = count("max_keys", max_keys, least=1)
+        self._forget_after = number("forget_after", forget_after, above=0)
         self._clock = clock
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
         self._overflow = self._make("(overflow)", {})
@@ -136,7 +141,7 @@ class BreakerRegistry:
         """Make the lock anew in a forked child; `resilience.fork` calls this."""
         self._lock = RLock()
 
-    def get(self, key: Hashable, **options: Unpack[BreakerOptions]) -> CircuitBreaker:
+    def get(self, key: Hashable, **options: Unpack[KeyOptions]) -> CircuitBreaker:
         """Return the breaker of `key`, made with the registry's settings and `options` if there is none.
 
         Raises:
@@ -179,9 +184,9 @@ class BreakerRegistry:
             "share the one there is, and make another in each process"
         )
 
-    def _make(self, key: Hashable, options: BreakerOptions) -> CircuitBreaker:
+    def _make(self, key: Hashable, options: KeyOptions) -> CircuitBreaker:
         name = str(key) if self._name is None else f"{self._name}:{key}"
-        return CircuitBreaker(**{**self._defaults, **options}, name=name, clock=self._clock)
+        return CircuitBreaker(**(self._defaults | options), name=name, clock=self._clock)
 
     def _forget_one(self, now: float) -> bool:
         """Forget a breaker without fresh trouble, and say whether one was found. The caller holds the lock.

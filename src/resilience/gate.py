@@ -242,6 +242,10 @@ class Gate:
 
     def settle(self, permit: Permit, outcome: Outcome) -> None:
         """Take the outcome of a permit, unless it has one."""
+        succeeded = outcome is Outcome.SUCCESS and not self.timed
+        if succeeded and permit.period.passes and not permit.period.window.success_matters:
+            permit.settled = True
+            return
         now, draw = self.now(), self.random()
         slow = now - permit.started > self.slow_after
         with self.lock:
