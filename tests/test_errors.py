@@ -6,10 +6,10 @@ import copy
 import json
 import math
 import pickle
-from typing import NamedTuple
 
 import pytest
 
+from resilience._core.quota import Decision, Quota
 from resilience.errors import (
     CircuitOpenError,
     DeadlineExceeded,
@@ -43,10 +43,8 @@ NAMES = [(status, name) for status, names in STATUSES.items() for name in names.
 LOCKED = ErrorCode("INVOICE_LOCKED", 409, "Invoice locked", retryable=True, public=False)
 
 
-class Decision(NamedTuple):
-    limiter: str
-    quota: str
-    retry_after: float | None
+def refused(retry_after: float | None) -> Decision:
+    return Decision.of(False, Quota(6, per=900.0), "login", remaining=0, retry_after=retry_after)
 
 
 class InvoiceLockedError(ServiceError):
@@ -204,14 +202,14 @@ def test_an_open_breaker():
 
 
 def test_a_limit():
-    error = RateLimitedError(Decision("login", "6/15 minutes", 12.34))
+    error = RateLimitedError(refused(12.34))
     assert error.decision.limiter == "login"
     assert (error.code, error.status, error.retry_after) == (ErrorCode.RATE_LIMIT_EXCEEDED, 429, 12.34)
     assert str(error) == "rate limiter 'login': 6/15 minutes reached; try again in 12.3 s"
 
 
 def test_a_cost_that_never_fits():
-    error = RateLimitedError(Decision("login", "6/15 minutes", None))
+    error = RateLimitedError(refused(None))
     assert error.retry_after is None
     assert str(error) == "rate limiter 'login': the call costs more than 6/15 minutes ever allows"
 
@@ -227,7 +225,7 @@ def test_a_deadline_is_a_timeout():
     "error",
     [
         CircuitOpenError("storage-eu-7", 4.0),
-        RateLimitedError(Decision("login", "6/15 minutes", 1.0)),
+        RateLimitedError(refused(1.0)),
         DeadlineExceeded("in storage-eu-7"),
     ],
 )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import multiprocessing
 import pickle
-from typing import NamedTuple
 
 import pytest
 
+from resilience._core.quota import Decision, Quota
 from resilience.errors import (
     CircuitOpenError,
     DeadlineExceeded,
@@ -19,10 +19,8 @@ from resilience.errors import (
 )
 
 
-class Decision(NamedTuple):
-    limiter: str
-    quota: str
-    retry_after: float | None
+def refused(retry_after: float | None) -> Decision:
+    return Decision.of(False, Quota(6, per=900.0), "login", remaining=0, retry_after=retry_after)
 
 
 class PickyError(ServiceError):
@@ -35,7 +33,7 @@ ERRORS = [
     validation_error("Email is invalid", {"email": "invalid format"}),
     CircuitOpenError("storage", 4.0),
     CircuitOpenError("storage", None),
-    RateLimitedError(Decision("login", "6/15 minutes", 12.5)),
+    RateLimitedError(refused(12.5)),
     DeadlineExceeded("2.0 s were up"),
     PickyError(only_by_keyword="x"),
 ]
