@@ -1,0 +1,1 @@
+"""What can be built on `resilience`: adapters for web frameworks, and a whole backend."""

@@ -1,0 +1,191 @@
+"""Start the backend, and the fake telephony provider beside it.
+
+    python -m examples.backend --port 8000
+
+Ends with exit code 0 within five seconds of SIGTERM or Ctrl-C, and takes the fake provider along, as it
+does even when it is killed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import dataclasses
+import errno
+import logging
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Final
+
+import uvicorn
+
+from examples.backend.asgi import create_app
+from examples.backend.assembly import Backend
+from examples.backend.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+GRACE: Final = 3
+"""Whole seconds that running requests get to end after SIGTERM."""
+BACKLOG: Final = 2048
+"""Connections that may wait to be accepted."""
+
+
+class Server(uvicorn.Server):
+    """uvicorn, ending in our order: readiness says no, nothing new is accepted, what runs is finished.
+
+    uvicorn raises the signal anew when it has shut down, and the process would die of it instead of
+    returning 0; so this handles signals in its own way.
+    """
+
+    def __init__(self, config: uvicorn.Config, backend: Backend) -> None:
+        super().__init__(config)
+        self._backend = backend
+        self._told_at: float | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
+        """Begin to end; a second Ctrl-C does not wait for what runs."""
+        if self._told_at is not None and sig == signal.SIGINT:
+            self.force_exit = self.should_exit = True
+            return
+        self._told_at = time.monotonic()
+        self._backend.draining = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Stop accepting once the load balancers had their notice; uvicorn asks ten times a second."""
+        if self._told_at is not None:
+            noticed = time.monotonic() - self._told_at >= self._backend.settings.drain_notice
+            self.should_exit = self.should_exit or noticed
+        return await super().on_tick(counter)
+
+
+def main() -> None:
+    """Read the settings and the command line, and serve."""
+    parser = argparse.ArgumentParser(prog="python -m examples.backend", description="The example backend.")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8000, help="0 takes any free one (default: %(default)s)")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s  %(message)s")
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # what it says of each request, the policies count
+    try:
+        settings = Settings.from_environment()
+        listener = listen(options.host, options.port)
+    except (ValueError, OSError) as error:
+        parser.exit(1, f"{error}\n")
+    address = f"http://{options.host}:{listener.getsockname()[1]}"
+    settings = dataclasses.replace(settings, public_url=settings.public_url or address)
+    with listener, contextlib.ExitStack() as stack:
+        if not settings.telephony_url:
+            provider = stack.enter_context(fake_telephony(settings))
+            settings = dataclasses.replace(settings, telephony_url=provider)
+        serve(Backend(settings), listener, what_to_try(address, settings))
+
+
+def serve(backend: Backend, listener: socket.socket, greeting: str) -> None:
+    """Serve on `listener` until told to end."""
+    config = uvicorn.Config(
+        create_app(backend),
+        log_config=None,
+        access_log=False,
+        backlog=BACKLOG,
+        proxy_headers=False,  # `resilience.http.client_address` trusts proxies by their network
+        server_header=False,
+        timeout_graceful_shutdown=GRACE,
+    )
+    print(greeting, flush=True)  # noqa: T201 - what a newcomer sees
+    asyncio.run(Server(config, backend).serve([listener]))
+
+
+def what_to_try(address: str, settings: Settings) -> str:
+    """Return what a newcomer may want to copy into another terminal."""
+    send = f"curl -s -H 'Content-Type: application/json' {address}/api/auth"
+    jar = f"{settings.var}/cookies"
+    sid = "c0ffee00000000000000000000000001"
+    return f"""
+The backend runs at {address}
+The fake telephony provider runs at {settings.telephony_url}
+
+Open an account. Mail goes to {settings.var}/outbox; take the code from there, and log in:
+
+    {send}/register -d '{{"email": "ada@example.com", "password": "correct horse"}}'
+    code=$(sed -n 's/^Your code is //p' {settings.var}/outbox/*.eml | tail -1)
+    {send}/verify-email -d '{{"email": "ada@example.com", "code": "'$code'"}}'
+    {send}/login -c {jar} -d '{{"email": "ada@example.com", "password": "correct horse"}}'
+
+Fetch a call's recording; have the provider fail twice first, and see the retries:
+
+    curl -s {settings.telephony_url}/_control/faults -d '{{"next": 2, "status": 503}}'
+    curl -s -b {jar} {address}/api/recordings/{sid}
+    curl -s {address}/api/monitoring/retry-stats
+
+Have it fail for good, fetch another one a few times, and see the breaker open; then mend it:
+
+    curl -s {settings.telephony_url}/_control/faults -d '{{"status": 503}}'
+    for i in 1 2 3 4 5 6; do curl -s -i -b {jar} {address}/api/recordings/{sid[:-1]}2; echo; done
+    curl -s {address}/api/monitoring/breakers
+    curl -s -X DELETE {settings.telephony_url}/_control/faults
+
+Guess a password seven times, and be refused:
+
+    for i in 1 2 3 4 5 6 7; do {send}/login -i -d '{{"email": "eve@example.com", "password": "guess"}}'; done
+
+Ctrl-C ends both.
+"""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens there.
+
+    Raises:
+        OSError: Somebody else does; says what to do.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise OSError(
+            f"Port {port} is taken by another process. Try another, or let the system find a free one:\n"
+            f"    make run PORT={port + 1}\n"
+            "    make run PORT=0"
+        ) from error
+
+
+@contextlib.contextmanager
+def fake_telephony(settings: Settings) -> Iterator[str]:
+    """Run the fake provider as a process of its own for the length of the block; yield its address.
+
+    It ends when its standard input closes, which the system does for us however we end.
+    """
+    command = [
+        sys.executable, "-m", "examples.backend.fakes.telephony", "--with-parent",
+        "--account", settings.telephony_account,
+        "--key", settings.telephony_key,
+        "--token", settings.telephony_token,
+    ]  # fmt: skip
+    with subprocess.Popen(  # noqa: S603 - our own module
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # Ctrl-C is for us; we still need it while requests end
+    ) as process:
+        assert process.stdout is not None  # noqa: S101 - for the type checker: it is piped
+        address = process.stdout.readline().strip()
+        try:
+            if not address:
+                raise RuntimeError("the fake telephony provider did not start; see its message above")
+            yield address
+        finally:
+            process.terminate()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""How often what may be done: every limit of the backend, in one place.
+
+Logging in is guarded by three limits at once, charged together or not at all:
+
+- 6 in 15 minutes for the pair of email address and network address: nobody guesses a password.
+- 50 an hour for a network address: nobody tries one common password on a thousand accounts.
+- 100 an hour for an email address: nobody guesses it from a thousand network addresses either.
+
+A refused attempt charges none of the three. Otherwise whoever knocks on Ada's door from one network address
+would, although refused after six, use up the hundred of her email address and lock her out of her own
+account from everywhere. As it is, one network address gets at most 24 of the hundred in an hour: to lock her
+out takes five of them that keep at it, and it ends within an hour of their stopping. Whoever is logged in
+already stays so.
+
+An attempt counts whether the password was right or wrong. The answer comes only after the hashing, which is
+what the limit protects; and of a thousand parallel attempts exactly six are let in, whatever they bring.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from resilience.errors import RateLimitedError
+from resilience.limiter import AsyncRateLimiter, acquire_all_async
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from resilience.limiter import Decision, Store
+
+
+class Limits:
+    """The limiters, counting in one store. Each method charges one attempt.
+
+    Email addresses come folded; network addresses as `resilience.http.client_key` has them.
+
+    Args:
+        store: Where they count.
+        on_decision: Told of each decision, so that a shell can send the figures with its answer.
+
+    Raises:
+        RateLimitedError: From every method: the limit was reached.
+    """
+
+    def __init__(self, store: Store, on_decision: Callable[[Decision], object]) -> None:
+        def limiter(quota: str, name: str) -> AsyncRateLimiter:
+            return AsyncRateLimiter(quota, name=name, store=store)
+
+        self._on_decision = on_decision
+        self._login = limiter("6/15 minutes", "login")
+        self._login_address = limiter("50/hour", "login-address")
+        self._login_email = limiter("100/hour", "login-email")
+        self._registration = limiter("5/15 minutes", "registration")
+        self._verification = limiter("5/5 minutes", "verification")
+        self._resend = limiter("3/2 minutes", "resend")
+        self._api = limiter("100/15 minutes", "api")
+        self._webhook = limiter("1000/minute", "webhook")
+        self.all: Final = (
+            self._login,
+            self._login_address,
+            self._login_email,
+            self._registration,
+            self._verification,
+            self._resend,
+            self._api,
+            self._webhook,
+        )
+
+    async def login(self, email: str, address: str) -> None:
+        """Charge an attempt to log in: all three limits, or none."""
+        await self._charge(
+            (self._login, (email, address)),
+            (self._login_address, (address,)),
+            (self._login_email, (email,)),
+        )
+
+    async def registration(self, address: str) -> None:
+        """Charge a registration: 5 in 15 minutes from a network address."""
+        await self._charge((self._registration, (address,)))
+
+    async def verification(self, email: str) -> None:
+        """Charge an attempt at a code: 5 in 5 minutes for an email address, whoever makes them."""
+        await self._charge((self._verification, (email,)))
+
+    async def resend(self, email: str) -> None:
+        """Charge a new code: 3 in 2 minutes for an email address."""
+        await self._charge((self._resend, (email,)))
+
+    async def api(self, client: str) -> None:
+        """Charge a request to the API: 100 in 15 minutes for a client."""
+        await self._charge((self._api, (client,)))
+
+    async def webhook(self, path: str, tenant: str) -> None:
+        """Charge a delivery: 1000 a minute for a path and tenant."""
+        await self._charge((self._webhook, (path, tenant)))
+
+    async def _charge(self, *charges: tuple[AsyncRateLimiter, tuple[str, ...]]) -> None:
+        decision = await acquire_all_async(charges)
+        self._on_decision(decision)
+        if not decision.allowed:
+            raise RateLimitedError(decision)

@@ -1,0 +1,105 @@
+"""What operators see: health, and the figures of every policy; the same whatever framework serves it.
+
+An open breaker or a janitor that failed is a warning: the backend still does most of its work, and taking it
+out of service would help nobody. Only a process that is about to end wants no requests.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import logging
+import sqlite3
+from typing import TYPE_CHECKING, Any, Final
+
+from resilience import authentication_error, authorization_error
+from resilience.retry_stats import RetryStats
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from examples.backend.assembly import Backend
+
+logger: Final = logging.getLogger("backend.monitoring")
+
+WORSE: Final = ("pass", "warn", "fail")
+BY_PROXIES: Final = ("forwarded", "via", "x-forwarded-for", "x-real-ip")
+"""Headers that say that somebody passed the request on."""
+
+
+class Monitoring:
+    """The reports on one backend."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def require_operator(self, peer: str | None, headers: Mapping[str, str]) -> None:
+        """Let operators pass: by the monitoring token, or from this machine where there is none.
+
+        What a proxy on this machine has passed on comes from this machine only seemingly.
+
+        Args:
+            peer: The address at the other end of the connection, whatever headers say.
+            headers: The request's headers, by lower-case names.
+
+        Raises:
+            ServiceError: Somebody else asks (401 or 403).
+        """
+        token = self._backend.settings.monitoring_token
+        if token:
+            given = headers.get("authorization", "").encode("utf-8", "replace")
+            if not hmac.compare_digest(given, f"Bearer {token}".encode()):
+                raise authentication_error("The monitoring token is needed")
+        elif not _is_loopback(peer) or any(name in headers for name in BY_PROXIES):
+            raise authorization_error("Monitoring is open to this machine only, unless a token is set")
+
+    async def health(self) -> dict[str, Any]:
+        """Return the health of each part, and the worst of them as the whole's."""
+        janitor = self._backend.janitor.stats()
+        checks = {"database": await self._database()}
+        for breaker in self._backend.breakers:
+            state = breaker.snapshot().state
+            checks[f"breaker:{breaker.name}"] = _check(state in {"closed", "forced-closed"}, state)
+        checks["janitor"] = _check(
+            janitor.is_running and not janitor.failed_sweeps, f"{janitor.sweeps} sweeps"
+        )
+        checks["memory"] = _check(not janitor.memory_alerts, janitor.memory)
+        worst = max((check["status"] for check in checks.values()), key=WORSE.index)
+        return {"status": worst, "checks": checks}
+
+    async def _database(self) -> dict[str, str]:
+        try:
+            await self._backend.database.read(lambda db: db.execute("SELECT 1").fetchone())
+        except sqlite3.Error:
+            logger.exception("the database does not answer")
+            return {"status": "fail", "output": "does not answer"}
+        return {"status": "pass", "output": "answers"}
+
+    def cleanup_stats(self) -> dict[str, Any]:
+        """Return what the janitor has done."""
+        return self._backend.janitor.stats().as_dict()
+
+    def retry_stats(self) -> dict[str, Any]:
+        """Return what was retried: in all, and by dependency."""
+        stats = {name: retries.stats() for name, retries in self._backend.retries.items()}
+        total = RetryStats(*map(sum, zip(*stats.values(), strict=True)))
+        return {**total.as_dict(), "policies": {name: each.as_dict() for name, each in stats.items()}}
+
+    async def rate_limit_stats(self) -> dict[str, Any]:
+        """Return what each limiter counts, with its keys hashed: they are addresses of people."""
+        return {}
+
+    def breakers(self) -> dict[str, Any]:
+        """Return the state of each circuit breaker."""
+        return {"breakers": [breaker.snapshot()._asdict() for breaker in self._backend.breakers]}
+
+
+def _check(good: bool, output: str) -> dict[str, str]:
+    return {"status": "pass" if good else "warn", "output": output}
+
+
+def _is_loopback(peer: str | None) -> bool:
+    try:
+        return peer is not None and ipaddress.ip_address(peer).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,1 @@
+"""How the backend reaches the world. Each module answers the protocols that the domain states."""

@@ -1,0 +1,168 @@
+"""The telephony provider over HTTP, as Exotel's API has it.
+
+Numbers come as strings and times without a zone. A recording's address is the provider's word, so it is
+followed only to allowed hosts and never through a redirect, and what comes from there is read up to a
+size, and kept only if it is sound.
+
+One attempt is one request. httpx2's own exceptions go up through the retry manager, which knows which of
+them are transient and finds Retry-After in them; only what is left at the end is put in our own words.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, Final
+
+import httpx2
+
+from examples.backend.domain.recordings import Call, Sound
+from resilience.errors import ErrorCode, ServiceError, service_unavailable_error
+from resilience.transient import is_transient
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from examples.backend.settings import Settings
+    from resilience.breaker import CircuitBreaker
+    from resilience.retry import AsyncRetryManager
+
+UNUSABLE: Final = ErrorCode("EXTERNAL_SERVICE_ERROR", 502, "A service we depend on failed", public=False)
+"""The library's code of this name, but not worth a retry: asking again would give the same answer."""
+NOT_FOUND: Final = 404
+MAX_DETAILS: Final = 256 * 1024
+"""Bytes of a call's details; a long call with many legs has some ten thousand."""
+SOUND_TYPES: Final = {"audio/wav", "audio/x-wav", "audio/wave", "audio/mpeg", "audio/mp3"}
+SOUND_BEGINNINGS: Final = (b"RIFF", b"ID3", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2")
+"""How WAV and MP3 files begin, whatever type was announced."""
+
+
+class HTTPTelephony:
+    """Answers `examples.backend.domain.recordings.Telephony`.
+
+    Args:
+        settings: Where the provider is, how to log in, and what to bear with.
+        retries: How requests are retried.
+        breaker: What guards them; the retries ask it.
+    """
+
+    def __init__(self, settings: Settings, retries: AsyncRetryManager, breaker: CircuitBreaker) -> None:
+        self._account = settings.telephony_account
+        self._max_size = settings.recording_max_size
+        self._zone = timezone(timedelta(seconds=settings.telephony_utc_offset))
+        self._retries = retries
+        self._breaker = breaker
+        self._client = httpx2.AsyncClient(
+            base_url=settings.telephony_url,
+            auth=(settings.telephony_key, settings.telephony_token),
+            headers={"Accept-Encoding": "identity"},  # a few compressed bytes can be gigabytes of sound
+            timeout=settings.telephony_timeout,
+            follow_redirects=False,
+            trust_env=False,
+        )
+        self._scheme = self._client.base_url.scheme
+        self._hosts = {self._client.base_url.netloc.decode(), *settings.telephony_recording_hosts}
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def call(self, call_sid: str) -> Call | None:
+        """Return the call's details; None if there is no such call."""
+        path = f"/v1/Accounts/{self._account}/Calls/{call_sid}.json?details=true"
+        with self._in_our_words():
+            body = await self._retries.execute(self._read, path)
+        if body is None:
+            return None
+        try:
+            return self._call_of(json.loads(body)["Call"])
+        except (ValueError, LookupError, TypeError) as error:
+            raise _nonsense("the details of a call cannot be read") from error
+
+    async def download(self, url: str, into: Path) -> Sound | None:
+        """Write the recording at `url` to the file `into`; None if it is not there yet."""
+        with self._in_our_words():
+            target = httpx2.URL(url)
+            if target.scheme != self._scheme or target.netloc.decode() not in self._hosts:
+                raise _nonsense(f"a recording is said to be at {target.host!r}, which is not allowed")
+            return await self._retries.execute(self._download, target, into)
+
+    async def _read(self, path: str) -> bytes | None:
+        """Make one request; return the body, or None if there is nothing there."""
+        async with self._client.stream("GET", path) as answer:
+            if answer.status_code == NOT_FOUND:
+                return None
+            return b"".join([chunk async for chunk in _body(answer, MAX_DETAILS)])
+
+    async def _download(self, url: httpx2.URL, into: Path) -> Sound | None:
+        """Make one request; write the sound to `into`, or return None if there is nothing there."""
+        async with self._client.stream("GET", url) as answer:
+            if answer.status_code == NOT_FOUND:
+                return None
+            size, digest, beginning = 0, hashlib.sha256(), b""
+            with into.open("wb") as file:  # into the page cache: quicker than a thread could be told to
+                async for chunk in _body(answer, self._max_size):
+                    size += len(chunk)
+                    digest.update(chunk)
+                    beginning = beginning or chunk
+                    file.write(chunk)
+            content_type = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if content_type not in SOUND_TYPES or not beginning.startswith(SOUND_BEGINNINGS):
+            raise _nonsense(f"a recording of {size} bytes and type {content_type!r} is no sound")
+        return Sound(content_type=content_type, size=size, sha256=digest.hexdigest())
+
+    def _call_of(self, details: dict[str, Any]) -> Call:
+        """Return the provider's details with numbers as numbers and times in Unix seconds.
+
+        Raises:
+            ValueError, LookupError, TypeError: They are not what the provider documents.
+        """
+
+        def seconds(text: str | None) -> float | None:
+            if not text or text.startswith("0000"):  # as the provider writes a time that is not known
+                return None
+            return datetime.fromisoformat(text).replace(tzinfo=self._zone).timestamp()
+
+        return Call(
+            sid=str(details["Sid"]),
+            status=str(details["Status"]),
+            from_number=str(details["From"]),
+            to_number=str(details["To"]),
+            direction=str(details["Direction"]),
+            started_at=seconds(details["StartTime"]),
+            ended_at=seconds(details["EndTime"]),
+            duration=int(details["Duration"]) if details["Duration"] else None,
+            recording_url=str(details["RecordingUrl"] or "") or None,
+        )
+
+    @contextlib.contextmanager
+    def _in_our_words(self) -> Iterator[None]:
+        """Turn what httpx2 raises into what our callers know."""
+        try:
+            yield
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            if is_transient(error):
+                wait = self._breaker.snapshot().time_until_retry or 1.0
+                raise service_unavailable_error("The telephony provider", retry_after=wait) from error
+            raise _nonsense("the provider refused the request") from error
+
+
+async def _body(answer: httpx2.Response, max_size: int) -> AsyncIterator[bytes]:
+    """Yield the body of a good answer in pieces, and no more of it than `max_size` bytes."""
+    answer.raise_for_status()
+    if "Content-Encoding" in answer.headers:
+        raise _nonsense("the answer is compressed, which was not asked for")
+    size = 0
+    async for chunk in answer.aiter_raw():
+        size += len(chunk)
+        if size > max_size:
+            raise _nonsense(f"the answer is longer than {max_size} bytes")
+        yield chunk
+
+
+def _nonsense(what: str) -> ServiceError:
+    """Return the error for an answer that we do not accept. What it was is for developers."""
+    return ServiceError(code=UNUSABLE, details={"telephony": what})

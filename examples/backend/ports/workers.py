@@ -1,0 +1,57 @@
+"""Threads for work that blocks, so that the event loop never does.
+
+The queue before them is bounded. A queue that grows without a bound serves nobody: whoever is at its end
+has given up by the time it is his turn. It is better to say at once that we are busy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from resilience.errors import service_unavailable_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Workers:
+    """A few threads that do one kind of work for coroutines.
+
+    Args:
+        name: What they do, for logs and errors.
+        threads: How many there are.
+        queue: How much work may wait for one of them.
+    """
+
+    def __init__(self, name: str, *, threads: int, queue: int) -> None:
+        self._name = name
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._places = threading.BoundedSemaphore(threads + queue)
+
+    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what `work` returns, called on one of the threads.
+
+        A cancelled caller leaves at once; work that has begun is finished all the same.
+
+        Raises:
+            ServiceError: The queue is full (503), and nothing was begun.
+        """
+        if not self._places.acquire(blocking=False):
+            raise service_unavailable_error(self._name, retry_after=1.0)
+        future = self._pool.submit(work, *args, **kwargs)
+        future.add_done_callback(self._leave)
+        return await asyncio.wrap_future(future)
+
+    def close(self) -> None:
+        """Finish what has begun, and end the threads."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _leave(self, _done: Future[T]) -> None:
+        self._places.release()

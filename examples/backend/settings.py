@@ -1,0 +1,118 @@
+"""Every setting of the backend: one environment variable each, named `BACKEND_` and the field in capitals.
+
+`BACKEND_LOGIN_DAYS`, were it misspelt, would be refused at the start rather than ignored. Durations are
+seconds, sizes are bytes. The defaults run on a bare machine, as one process, with the fake provider.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PREFIX: Final = "BACKEND_"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How this process runs."""
+
+    environment: Literal["development", "production"] = "development"
+    """In development an error's `details` are shown, and the API's description stands at /docs."""
+    public_url: str = ""
+    """Where browsers find the backend. With https, cookies are `Secure` and carry the `__Host-` prefix."""
+    var: Path = Path("var")
+    """The folder for everything that is written: database, recordings, outbox, secret."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Networks whose X-Forwarded-For is believed, such as `10.0.0.0/8,192.168.0.0/16`."""
+    monitoring_token: str = ""
+    """The bearer token that opens /api/monitoring. Without one, only this machine itself may look."""
+    secret: str = ""
+    """The key of the one-time codes' hashes. Left empty, one is made and kept in the var folder."""
+    max_body: int = 64 * 1024
+    """A longer request body is refused."""
+    drain_notice: float = 0.0
+    """How long, after SIGTERM, the backend still accepts while /health/ready already says no."""
+
+    limiter_store: Literal["memory", "sqlite"] = "memory"
+    """Where limits are counted. `sqlite` survives a restart and is shared by the processes of one machine."""
+    hashing_threads: int = max(1, (os.cpu_count() or 2) - 1)
+    """How many passwords are hashed at a time: one core stays free for everybody else."""
+    hashing_queue: int = 50
+    """How many more may wait: at 25 ms a hash about a second; whoever comes next gets a 503 at once."""
+
+    session_lifetime: float = 30 * 86_400.0
+    """A session ends this long after login, however busy."""
+    session_idle: float = 7 * 86_400.0
+    """A session ends this long after it was last used."""
+    sweep_interval: float = 1_800.0
+    """How often the janitor removes sessions that have ended."""
+
+    telephony_url: str = ""
+    """The provider's API. Left empty, the fake provider is started."""
+    telephony_account: str = "demo"
+    telephony_key: str = "demo-key"
+    telephony_token: str = "demo-token"  # noqa: S105 - the fake provider's
+    telephony_recording_hosts: tuple[str, ...] = ()
+    """Hosts (with `:port`, unless the scheme's own) that a RecordingUrl may name, besides the API's."""
+    telephony_utc_offset: float = 19_800.0
+    """The provider writes times without a zone; its clocks are this far ahead of UTC (+05:30)."""
+    telephony_timeout: float = 3.0
+    """How long the provider may keep silent in one attempt."""
+    telephony_recovery: float = 5.0
+    """How long the breaker stays open before it lets a probe through."""
+    recording_deadline: float = 8.0
+    """The whole of one recording fetch: details, download, storing, and all retries."""
+    recording_max_size: int = 64 * 1024 * 1024
+    """A longer recording is refused: over an hour of telephone sound."""
+    recording_patience: float = 900.0
+    """How long after the call's end a recording may still appear; the provider needs up to 15 minutes."""
+
+    webhook_tenants: tuple[str, ...] = ("demo",)
+    """The unguessable parts of the webhook URLs, one a tenant."""
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Settings:
+        """Read the settings from `environ`.
+
+        Raises:
+            ValueError: A variable begins with `BACKEND_` but names no setting, or its value cannot be read.
+
+        Example:
+            >>> Settings.from_environment({"BACKEND_TELEPHONY_RECOVERY": "0.5"}).telephony_recovery
+            0.5
+        """
+        fields = {PREFIX + field.name.upper(): field for field in dataclasses.fields(cls)}
+        given = {name: value for name, value in environ.items() if name.startswith(PREFIX)}
+        if unknown := given.keys() - fields.keys():
+            raise ValueError(
+                f"{', '.join(sorted(unknown))}: no such setting; see examples/backend/settings.py"
+            )
+        return cls(
+            **{fields[name].name: _read(name, value, fields[name].default) for name, value in given.items()}
+        )
+
+    @property
+    def secure_cookies(self) -> bool:
+        """Whether browsers reach the backend by https only."""
+        return self.public_url.startswith("https://")
+
+
+def _read(name: str, text: str, default: object) -> object:
+    """Return `text` as the type that the setting's default has."""
+    try:
+        match default:
+            case tuple():
+                return tuple(part.strip() for part in text.split(",") if part.strip())
+            case Path():
+                return Path(text)
+            case int() | float():
+                return type(default)(text)
+            case _:
+                return text
+    except ValueError:
+        raise ValueError(f"{name}={text!r}: a {type(default).__name__} is expected") from None
