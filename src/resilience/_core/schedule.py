@@ -48,6 +48,19 @@ def next_delay(interval: float, jitter: float, random: Callable[[], float]) -> f
     return interval * (1.0 + jitter * (2.0 * random() - 1.0))
 
 
+class Tally(NamedTuple):
+    """What a sweep has done so far."""
+
+    cleaned: int = 0
+    """Sessions deleted."""
+    complete: bool = False
+    """Whether nothing expired is left."""
+
+    def after(self, limit: int, deleted: int) -> Tally:
+        """Return the tally after a batch that was allowed `limit` sessions and deleted `deleted`."""
+        return Tally(self.cleaned + deleted, complete=deleted < limit)
+
+
 class Bounds(NamedTuple):
     """How much one sweep may do."""
 
@@ -58,17 +71,17 @@ class Bounds(NamedTuple):
     max_seconds: float
     """Seconds after which a sweep begins no further batch."""
 
-    def next_batch(self, cleaned: int, elapsed: float) -> int:
+    def next_batch(self, tally: Tally, elapsed: float) -> int:
         """Return how many sessions the next batch may delete; 0 if the sweep has to end.
 
         Args:
-            cleaned: Sessions that this sweep has deleted so far.
-            elapsed: Seconds since this sweep began.
+            tally: What this sweep has done so far.
+            elapsed: Seconds since it began.
 
         Example:
-            >>> Bounds(batch=250, max_rows=600, max_seconds=60.0).next_batch(500, 1.0)
+            >>> Bounds(batch=250, max_rows=600, max_seconds=60.0).next_batch(Tally(500), elapsed=1.0)
             100
         """
-        if elapsed >= self.max_seconds:
+        if tally.complete or elapsed >= self.max_seconds:
             return 0
-        return min(self.batch, self.max_rows - cleaned)
+        return min(self.batch, self.max_rows - tally.cleaned)

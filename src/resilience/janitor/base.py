@@ -1,0 +1,187 @@
+"""What both janitors have in common: everything but waiting."""
+
+from __future__ import annotations
+
+from random import random as system_random
+from threading import RLock
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, NoReturn, TypeVar
+
+from resilience._core.schedule import Bounds, Schedule, first_delay, next_delay
+from resilience.callables import kind_of
+from resilience.checks import count, number
+from resilience.clock import SYSTEM_CLOCK
+from resilience.events import MemoryAlert, SweepFailed, SweepFinished, hooks, publish
+from resilience.fork import survive_fork
+from resilience.janitor.memory import MemoryWatch, for_people
+from resilience.janitor.runs import Run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from resilience._core.schedule import Tally
+    from resilience.callables import Kind
+    from resilience.clock import Clock
+    from resilience.janitor.sockets import SocketRegistry
+
+S = TypeVar("S")
+R = TypeVar("R", bound=Run)
+
+
+class JanitorStats(NamedTuple):
+    """What a janitor has done since it was made."""
+
+    is_running: bool
+    sessions_cleaned: int
+    """Expired sessions that sweeps have deleted; those ended on request are not among them."""
+    connections_closed: int
+    """Sockets that its registry has closed, for whatever reason."""
+    memory_alerts: int
+    last_sweep_at: float | None
+    """When the last sweep that did not fail ended, in Unix seconds; None before the first."""
+    memory: str
+    """Resident memory, for people: `"125MB"`."""
+    sweeps: int
+    """Sweeps that did not fail, dry ones included."""
+    failed_sweeps: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the figures by name, as JSON can hold them."""
+        return self._asdict()
+
+
+class Janitor(Generic[S, R]):
+    """What both janitors have in common: everything but waiting."""
+
+    _store_kind: ClassVar[Kind]
+    _twin: ClassVar[str]
+    _run: R | None
+
+    def __init__(
+        self,
+        store: S,
+        interval: float = 1800.0,
+        *,
+        batch: int = 250,
+        max_rows: int = 1_000_000,
+        max_seconds: float = 60.0,
+        pause: float = 0.02,
+        jitter: float = 0.1,
+        dry_run: bool = False,
+        sockets: SocketRegistry | None = None,
+        memory: MemoryWatch | None = None,
+        name: str = "sessions",
+        clock: Clock = SYSTEM_CLOCK,
+        random: Callable[[], float] = system_random,
+        on_sweep: Callable[[SweepFinished], object] | None = None,
+        on_sweep_failed: Callable[[SweepFailed], object] | None = None,
+        on_memory_alert: Callable[[MemoryAlert], object] | None = None,
+    ) -> None:
+        delete_expired: Callable[..., Any] = getattr(store, "delete_expired", None)  # type: ignore[assignment]
+        if kind_of(delete_expired) is not self._store_kind:
+            raise TypeError(f"{store!r} waits in the other way: give it to an {self._twin}")
+        self._store = store
+        self._interval = number("interval", interval, above=0)
+        self._bounds = Bounds(
+            count("batch", batch, least=1),
+            count("max_rows", max_rows, least=1),
+            number("max_seconds", max_seconds, above=0),
+        )
+        self._pause = number("pause", pause, least=0)
+        self._jitter = number("jitter", jitter, least=0, most=1)
+        self._dry_run = dry_run
+        self._sockets = sockets
+        self._memory = memory or MemoryWatch(clock=clock)
+        self._name = name
+        self._clock = clock
+        self._random = random
+        self._on_sweep = hooks(on_sweep)
+        self._on_sweep_failed = hooks(on_sweep_failed)
+        self._on_memory_alert = hooks(on_memory_alert)
+        self._sessions_cleaned = 0
+        self._sweeps = 0
+        self._failed_sweeps = 0
+        self._last_sweep_at: float | None = None
+        survive_fork(self)
+
+    def after_fork(self) -> None:
+        """Make the lock anew, and leave the parent its thread or task."""
+        self._lock = RLock()
+        self._run = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it sweeps by itself: started, and not stopped, in this process."""
+        run = self._run
+        return run is not None and run.is_alive()
+
+    def stats(self) -> JanitorStats:
+        """Return what this janitor has done, and the memory in use now."""
+        is_running = self.is_running
+        connections_closed = self._sockets.closed if self._sockets is not None else 0
+        memory = for_people(self._memory.resident())
+        with self._lock:
+            return JanitorStats(
+                is_running=is_running,
+                sessions_cleaned=self._sessions_cleaned,
+                connections_closed=connections_closed,
+                memory_alerts=self._memory.alerts,
+                last_sweep_at=self._last_sweep_at,
+                memory=memory,
+                sweeps=self._sweeps,
+                failed_sweeps=self._failed_sweeps,
+            )
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be copied or pickled."""
+        raise TypeError(
+            "a janitor belongs to the process it runs in: make a new one with the same store instead"
+        )
+
+    def _first_schedule(self) -> Schedule:
+        now = self._clock.now()
+        return Schedule(sweep_at=now + first_delay(self._interval, self._random), read_at=now)
+
+    def _after_sweep(self, schedule: Schedule) -> Schedule:
+        delay = next_delay(self._interval, self._jitter, self._random)
+        return schedule._replace(sweep_at=self._clock.now() + delay)
+
+    def _read_memory(self, schedule: Schedule) -> Schedule:
+        """Take a reading, tell if it is alarming, and put the next one on the schedule."""
+        try:
+            reading = self._memory.check()
+        except Exception:
+            import logging  # noqa: PLC0415 - loaded only when something went wrong
+
+            logging.getLogger("resilience").exception(
+                "the janitor %s could not read the memory in use", self._name
+            )
+        else:
+            if reading.alert and reading.resident is not None and reading.limit is not None:
+                event = MemoryAlert(self._name, reading.resident, reading.limit, reading.slope)
+                publish(event, self._on_memory_alert)
+        return schedule._replace(read_at=self._clock.now() + self._memory.interval)
+
+    def _cleaned(self, sessions: int) -> None:
+        with self._lock:
+            self._sessions_cleaned += sessions
+
+    def _finished(self, tally: Tally, started: float) -> SweepFinished:
+        with self._lock:
+            self._sweeps += 1
+            self._last_sweep_at = self._clock.wall()
+        elapsed = self._clock.now() - started
+        event = SweepFinished(self._name, tally.cleaned, elapsed, tally.complete, self._dry_run)
+        publish(event, self._on_sweep)
+        return event
+
+    def _failed(self, error: Exception) -> None:
+        with self._lock:
+            self._failed_sweeps += 1
+        publish(SweepFailed(self._name, error), self._on_sweep_failed)
+
+    def _warn_still_busy(self, timeout: float) -> None:
+        import logging  # noqa: PLC0415 - see `_read_memory`
+
+        logging.getLogger("resilience").warning(
+            "the janitor %s is still in the middle of a batch after %g s", self._name, timeout
+        )

@@ -1,0 +1,95 @@
+"""What the system says about the memory and the files of this process.
+
+On Linux it comes from `/proc/self` and from the control groups, of both versions. macOS has no such files:
+there the resident memory is the *greatest* so far (`getrusage`), so an alert is never called off. Where a
+figure cannot be had at all it is None, and nothing is derived from it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resilience.janitor.memory import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class SystemUsage:
+    """Reads the system's files anew at each call, since a container may be resized.
+
+    Args:
+        root: Where the file system begins; a test puts its own tree there.
+
+    Example:
+        >>> usage = SystemUsage()()
+        >>> usage.limit is None or usage.resident < usage.limit
+        True
+    """
+
+    def __init__(self, root: str = "/") -> None:
+        self._proc = Path(root, "proc/self")
+        self._dev = Path(root, "dev/fd")
+        self._groups = Path(root, "sys/fs/cgroup")
+
+    def __call__(self) -> Usage:
+        """Return what is used now."""
+        limits = [*_machine_memory(), *self._container_limits()]
+        return Usage(self._resident(), min(limits, default=None), self._open_files())
+
+    def _resident(self) -> int | None:
+        try:
+            pages = (self._proc / "statm").read_text().split()[1]
+        except OSError:
+            return _greatest_resident()
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    def _container_limits(self) -> Iterator[int]:
+        """Yield the limits of the process's control groups and of all groups above: the least one counts."""
+        for line in _lines(self._proc / "cgroup"):
+            _, controllers, group = line.split(":", 2)
+            if not controllers:  # version 2
+                mount, file = self._groups, "memory.max"
+            elif "memory" in controllers.split(","):  # version 1
+                mount, file = self._groups / "memory", "memory.limit_in_bytes"
+            else:
+                continue
+            innermost = mount / group.lstrip("/")  # in a container it may be a path of the host: absent here
+            for folder in (innermost, *innermost.parents[: len(innermost.parts) - len(mount.parts)]):
+                for limit in _lines(folder / file):
+                    if limit != "max":
+                        yield int(limit)
+
+    def _open_files(self) -> int | None:
+        for folder in (self._proc / "fd", self._dev):
+            try:
+                return len(list(folder.iterdir())) - 1  # without the one that lists
+            except OSError:
+                continue
+        return None
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _machine_memory() -> Iterator[int]:
+    try:
+        yield os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # Windows; a system without these names
+        return
+
+
+def _greatest_resident() -> int | None:
+    try:
+        import resource  # noqa: PLC0415 - Windows has none
+    except ImportError:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
