@@ -326,7 +326,7 @@ class Breaker:
             _, failures, slow = period.window.figures(now)
             return period.window.last_trouble if failures or slow else -inf
         if period.state is State.OPEN or period.state is State.HALF_OPEN:
-            return max(period.began + period.rest, *period.leases.values())
+            return max([period.began + period.rest, *period.leases.values()])
         return inf
 
     def _free_places(self, now: float) -> int:

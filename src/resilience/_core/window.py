@@ -8,7 +8,7 @@ Rules:
   is false and the caller need not come at all.
 - Time only moves forward. A reading up to one slice older than the newest, as threads that raced for the
   lock give, is counted in the newest slice. An older one means that the clock was set back: counting
-  goes on from there, and what was counted before still leaves the window within one window's time.
+  goes on from there, and what was counted before still leaves within one window's time and a slice.
 """
 
 from __future__ import annotations
