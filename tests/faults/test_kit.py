@@ -1,0 +1,306 @@
+"""The fault catalogue, on what everything stands on: listeners, finalisers, forks, interpreters, exit."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+
+import pytest
+
+from resilience import fork
+from resilience.breaker import CircuitBreaker
+from resilience.events import BreakerChanged, RateLimited, hooks, publish, subscribe
+from resilience.retry import AsyncRetryManager, RetryManager
+from resilience.testing import EventRecorder, FakeClock, FaultInjector
+
+SOURCE = Path(__file__).parents[2] / "src"
+EVENT = RateLimited("login", ("ada",), 12.5)
+
+
+# --- what is put to use while locks are held -----------------------------------------------------
+
+
+def events():
+    def use():
+        with EventRecorder() as recorder:
+            publish(EVENT)
+        assert len(recorder) == 1
+
+    return use
+
+
+def clock():
+    clock = FakeClock(auto=False)
+
+    def use():
+        clock.step(1.0)
+        clock.advance(1.0)
+
+    return use
+
+
+def faults():
+    return FaultInjector(clock=FakeClock()).delay(1.0).strike
+
+
+def breaker():
+    breaker = CircuitBreaker(1, 60.0)
+
+    def use():
+        breaker.reset()
+        breaker.execute(int)
+        with contextlib.suppress(ValueError):
+            breaker.execute(int, "x")
+        assert breaker.snapshot().state == "open"
+
+    return use
+
+
+def retries():
+    retries = RetryManager(name="fork", clock=FakeClock(), budget=None)
+    calls = FaultInjector().fail(ConnectionError, on=range(1, 1000, 2)).wrap(lambda: "well")
+
+    def use():
+        assert retries.execute(calls) == "well"
+        assert retries.stats().successful_retries > 0
+
+    return use
+
+
+def budget():
+    return RetryManager(name="fork", clock=FakeClock()).budget.try_withdraw
+
+
+def async_retries():
+    retries = AsyncRetryManager(clock=FakeClock(), budget=None)
+
+    def use():
+        faults = FaultInjector().fail(ConnectionError, on=1)
+        asyncio.run(retries.execute(faults.strike_async))
+
+    return use
+
+
+USES = [events, clock, faults, breaker, retries, budget, async_retries]
+each_use = pytest.mark.parametrize("make", USES, ids=lambda make: make.__name__)
+
+
+def all_locks():
+    """Return every lock of every object in this process that has to survive a fork."""
+    kind = type(threading.RLock())
+    owners = tuple(fork._owners)
+    assert owners
+    return [lock for owner in owners for lock in attributes(owner) if isinstance(lock, kind)]
+
+
+def attributes(owner):
+    slots = (name for kind in type(owner).__mro__ for name in getattr(kind, "__slots__", ()))
+    names = {*slots, *getattr(owner, "__dict__", ())}
+    return [getattr(owner, name, None) for name in names]
+
+
+@contextlib.contextmanager
+def held(locks):
+    with contextlib.ExitStack() as stack:
+        for lock in locks:
+            stack.enter_context(lock)
+        yield
+
+
+# --- listeners -----------------------------------------------------------------------------------
+
+
+def test_fault_22_a_raising_listener_changes_nothing_and_is_logged_once(caplog):
+    def fail(event):
+        raise LookupError
+
+    def enter_again(event):
+        heard.append((event.after, breaker.snapshot().state, breaker.state))
+
+    heard = []
+    first, second = subscribe(fail), subscribe(enter_again)
+    breaker = CircuitBreaker(1, 60.0)
+    for _ in range(3):
+        with contextlib.suppress(ValueError):
+            breaker.execute(int, "x")
+        breaker.reset()
+    first()
+    second()
+
+    assert heard == [("open", "open", "open"), ("closed", "closed", "closed")] * 3
+    assert len(caplog.records) == 1
+
+
+def test_fault_22_a_blocked_listener_holds_up_only_its_own_call():
+    blocked, go_on = threading.Event(), threading.Event()
+
+    def block(event):
+        if not blocked.is_set():
+            blocked.set()
+            go_on.wait()
+
+    breaker = CircuitBreaker(1, 60.0)
+    unsubscribe = subscribe(block)
+    caller = threading.Thread(target=breaker.force_open)
+    caller.start()
+    blocked.wait()
+
+    with EventRecorder() as recorder:  # subscribing, publishing and the same breaker all go on
+        publish(EVENT, hooks(recorder))
+        breaker.reset()
+
+    assert caller.is_alive()
+    assert [event.after for event in recorder.of(BreakerChanged)] == ["closed"]
+    go_on.set()
+    caller.join()
+    unsubscribe()
+
+
+# --- finalisers ----------------------------------------------------------------------------------
+
+
+@each_use
+def test_fault_23_a_finaliser_may_use_what_its_thread_has_locked(make):
+    use = make()
+    used = []
+
+    class Garbage:
+        def __init__(self):
+            self.itself = self
+
+        def __del__(self):
+            use()
+            used.append(1)
+
+    def collect_while_locked():
+        with held(all_locks()):
+            Garbage()
+            gc.collect()
+
+    thread = threading.Thread(target=collect_while_locked, daemon=True)  # so that a deadlock ends, too
+    thread.start()
+    thread.join(10.0)
+
+    assert used == [1]
+
+
+# --- forks ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # forking among threads is the point
+@each_use
+def test_fault_28_a_child_works_that_was_forked_while_locks_were_held(make):
+    use = make()
+    locked, done = threading.Event(), threading.Event()
+
+    def hold():
+        with held(all_locks()):
+            locked.set()
+            done.wait()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    locked.wait()
+    try:
+        outcomes = [in_child(use) for _ in range(100)]
+    finally:
+        done.set()
+        holder.join()
+
+    assert outcomes == [0] * 100
+
+
+def in_child(use):
+    """Run `use` in a forked child; return its exit code, or minus the signal that ended it."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(5)  # a child that hangs is ended by it
+            use()
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+# --- interpreters --------------------------------------------------------------------------------
+
+USE_ALL = """
+import sys
+sys.path.insert(0, {source!r})
+from resilience.breaker import CircuitBreaker
+from resilience.events import publish, subscribe
+from resilience.retry import RetryManager
+
+heard = []
+subscribe(heard.append)
+breaker = CircuitBreaker(1, 60.0, name={name!r})
+breaker.force_open()
+assert [event.name for event in heard] == [{name!r}], heard
+assert RetryManager(name="storage").execute(int, "3") == 3
+budget = RetryManager(name="storage").budget
+assert budget.tokens == budget.capacity, budget
+budget.try_withdraw()
+"""
+
+
+def test_fault_32_two_subinterpreters_use_it_independently():
+    if sys.version_info >= (3, 13):
+        import _interpreters as interpreters
+    else:
+        import _xxsubinterpreters as interpreters
+
+    both = [interpreters.create() for _ in range(2)]
+    try:
+        for name, interpreter in zip("ab", both, strict=True):
+            source = textwrap.dedent(USE_ALL).format(source=str(SOURCE), name=name)
+            failure = interpreters.run_string(interpreter, source)  # before 3.13, raised instead
+            assert failure is None, failure.formatted
+    finally:
+        for interpreter in both:
+            interpreters.destroy(interpreter)
+
+
+# --- exit ----------------------------------------------------------------------------------------
+
+LEAVE_ALL_RUNNING = """
+import asyncio, threading
+from resilience.breaker import CircuitBreaker
+from resilience.events import subscribe
+from resilience.retry import RetryManager
+from resilience.testing import FakeClock, FaultInjector
+
+unsubscribe = subscribe(print)
+breaker = CircuitBreaker(1, 60.0)
+breaker.force_open()
+faults = FaultInjector().hang()
+threading.Thread(target=faults.strike, daemon=True).start()
+clock = FakeClock(auto=False)
+threading.Thread(target=clock.sleep, args=(3600.0,), daemon=True).start()
+faults.wait_for_hanging(1)
+clock.wait_for_sleepers(1)
+"""
+
+
+def test_fault_33_a_process_ends_that_leaves_all_running():
+    # Whatever waits would wait for an hour: that it ends at all is the assertion.
+    process = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", LEAVE_ALL_RUNNING],
+        capture_output=True,
+        text=True,
+        timeout=30.0,
+        check=False,
+        env={"PYTHONPATH": str(SOURCE)},
+    )
+
+    assert (process.returncode, process.stderr) == (0, "")
