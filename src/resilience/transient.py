@@ -152,8 +152,7 @@ def register(
     """Say for this process whether failures of a class, and of its subclasses, are transient.
 
     It wins over the tables for that class and its bases; a nearer class keeps its own rule. Registering a
-    class again replaces what was registered before. Any thread may call it at any time: a failure is judged
-    by the rules before or after, never by a mixture.
+    class again replaces what was registered before. Any thread may call it, at any time.
 
     Args:
         cls: A subclass of `Exception`.
@@ -166,7 +165,8 @@ def register(
         A function that takes the registration back; calling it again does nothing.
 
     Raises:
-        TypeError: `cls` is no subclass of `Exception`: what is not (cancellation, say) is never retried.
+        TypeError: `cls` is no subclass of `Exception` (what is not, such as cancellation, is never retried),
+            or `transient` neither a bool nor a function.
 
     Example:
         >>> class Locked(Exception): ...
@@ -175,22 +175,27 @@ def register(
         True
         >>> undo()
     """
-    if not issubclass(cls, Exception):  # pyright: ignore[reportUnnecessaryIsInstance] - not everyone checks types
+    if not (isinstance(cls, type) and issubclass(cls, Exception)):  # type: ignore[redundant-expr]  # pyright: ignore[reportUnnecessaryIsInstance] - not everyone checks types
         raise TypeError(f"{cls!r} is not a subclass of Exception: nothing else is ever transient")
+    rule: Failure | Reader
+    if callable(transient):
+        rule = _reader(cls.__name__, transient, may_be_processed)
+    elif isinstance(transient, bool):  # pyright: ignore[reportUnnecessaryIsInstance] - likewise
+        rule = Failure(transient, may_be_processed, cls.__name__)
+    else:
+        raise TypeError(f"transient must be True, False or a function of the exception, not {transient!r}")
+    _registry.add(cls, rule)
+    return lambda: _registry.remove(cls, rule)
 
+
+def _reader(name: str, decide: Callable[[Any], bool | Failure | None], may_be_processed: bool) -> Reader:
     def read(exc: Any) -> Failure | None:
         verdict = decide(exc)
         if verdict is None:
             return signs.by_attributes(exc)
-        return verdict if isinstance(verdict, Failure) else Failure(verdict, may_be_processed, cls.__name__)
+        return verdict if isinstance(verdict, Failure) else Failure(bool(verdict), may_be_processed, name)
 
-    rule: Failure | Reader
-    if callable(transient):
-        decide, rule = transient, read
-    else:
-        rule = Failure(transient, may_be_processed, cls.__name__)
-    _registry.add(cls, rule)
-    return lambda: _registry.remove(cls, rule)
+    return read
 
 
 # --- which rule is a class's ---------------------------------------------------------------------
