@@ -163,7 +163,9 @@ class _Http(_Connection):
         await self._respond(self._exchange.response_for(error), "http")
 
     async def _start(self, message: Message) -> None:
-        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in message["headers"]]
+        headers = [
+            (name.decode("latin-1"), value.decode("latin-1")) for name, value in message.get("headers", ())
+        ]
         if self._exchange.is_framework_error(message["status"], headers):
             self._holding = True
             self._held = message["status"], headers

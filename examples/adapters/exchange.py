@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from resilience._core.quota import Decision
-
     from resilience.clock import Clock
     from resilience.errors import ServiceError
     from resilience.http.headers import Style
