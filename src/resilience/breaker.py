@@ -30,9 +30,9 @@ from resilience._core.breaker import Event
 from resilience.breaker_settings import policy_of, rule_of
 from resilience.callables import Kind, kind_of, name_of
 from resilience.clock import SYSTEM_CLOCK
-from resilience.conditions import matcher
+from resilience.conditions import matcher, result_predicate
 from resilience.events import hooks
-from resilience.gate import Gate, Permit
+from resilience.gate import Gate, MisuseError, Permit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
@@ -161,7 +161,7 @@ class CircuitBreaker:
             slow_after=slow_after,
             recorded=matcher(record_on, "record_on"),
             ignored=matcher(ignore, "ignore"),
-            fails_by_result=failure_if_result,
+            fails_by_result=result_predicate(failure_if_result, "failure_if_result"),
             clock=clock,
             random=random,
             on_change=hooks(on_change),
@@ -234,7 +234,6 @@ class CircuitBreaker:
             with gate.admit() as permit:
                 result = fn(*args, **kwargs)
                 if type(result) is CoroutineType:
-                    permit.neutral()
                     _refuse_coroutine(fn, result)
                 permit.success(result)
             return result
@@ -257,17 +256,18 @@ class CircuitBreaker:
 
         Raises:
             CircuitOpenError: The call was rejected; no coroutine was made.
+            TypeError: `fn` returned nothing that can be awaited.
         """
         gate = self._gate
         period = gate.core.period
         if not period.passes:
             with gate.admit() as permit:
-                result = await fn(*args, **kwargs)
+                result = await _awaitable(fn, fn(*args, **kwargs))
                 permit.success(result)
             return result
         started = gate.now() if gate.timed else inf
         try:
-            result = await fn(*args, **kwargs)
+            result = await _awaitable(fn, fn(*args, **kwargs))
         except Exception as error:
             gate.count(period, started, error)
             raise
@@ -335,10 +335,16 @@ class CircuitBreaker:
 
 def _refuse_coroutine(fn: Callable[..., Any], coroutine: Any) -> NoReturn:
     coroutine.close()
-    raise TypeError(
+    raise MisuseError(
         f"{name_of(fn)} returned a coroutine, which would run unguarded: use execute_async, or decorate a "
         "function written with `async def`"
     )
+
+
+def _awaitable(fn: Callable[..., Any], returned: Awaitable[T]) -> Awaitable[T]:
+    if hasattr(returned, "__await__"):
+        return returned
+    raise MisuseError(f"{name_of(fn)} returned {returned!r}, which cannot be awaited: use execute")
 
 
 # --- decorated functions -------------------------------------------------------------------------

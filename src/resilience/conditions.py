@@ -52,6 +52,17 @@ def matcher(condition: Condition, argument: str) -> Callable[[Exception], bool]:
     return lambda error: isinstance(error, chosen) or any(ask(error) for ask in predicates)
 
 
+def result_predicate(predicate: Callable[[Any], bool] | None, argument: str) -> Callable[[Any], bool] | None:
+    """Return `predicate` as it is, if it is a plain function or None.
+
+    Raises:
+        TypeError: It is neither; the message names `argument`.
+    """
+    if predicate is None or (callable(predicate) and kind_of(predicate) is Kind.SYNC):
+        return predicate
+    raise TypeError(f"{argument}={predicate!r} must be a plain function of a result that returns a bool")
+
+
 def _flat(condition: Any) -> list[Any]:
     if isinstance(condition, tuple):
         return [part for inner in condition for part in _flat(inner)]  # pyright: ignore[reportUnknownVariableType] - a tuple of anything

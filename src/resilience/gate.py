@@ -41,6 +41,10 @@ if TYPE_CHECKING:
 _UNKNOWN: Final[Any] = object()
 
 
+class MisuseError(TypeError):
+    """A function cannot be guarded in the way that was chosen, which says nothing about its dependency."""
+
+
 class Permit:
     """The right to run once, settled exactly once: what comes after the first outcome is ignored.
 
@@ -232,7 +236,7 @@ class Gate:
             return Outcome.FAILURE if failed else Outcome.SUCCESS
         if (
             not isinstance(error, Exception)
-            or isinstance(error, CircuitOpenError | RateLimitedError)
+            or isinstance(error, CircuitOpenError | RateLimitedError | MisuseError)
             or is_cancellation(error)
             or self.ignored(error)
             or not self.recorded(error)
