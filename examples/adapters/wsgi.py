@@ -127,11 +127,11 @@ class _Response:
             self._sending()
             return chunks
         self._chunks = chunks
+        self._iterator = self._pieces()
         return self
 
     def __iter__(self) -> Iterator[bytes]:
-        """Iterate over the body."""
-        self._iterator = self._pieces()
+        """Return itself: there is one body, however often it is asked for."""
         return self
 
     def __next__(self) -> bytes:

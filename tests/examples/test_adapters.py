@@ -711,6 +711,16 @@ def test_wsgi_a_body_is_made_as_it_is_read_and_closed_in_its_context():
     assert request_id() is None
 
 
+def test_wsgi_a_body_may_be_asked_for_an_iterator_again():
+    setup_testing_defaults(environ := {})
+    started = []
+    chunks = answering("404 Not Found", Body(b"Not Found"))(environ, lambda *call: started.append(call))
+    first = next(iter(chunks))
+    assert json.loads(first)["code"] == "NOT_FOUND"
+    assert list(chunks) == []
+    assert len(started) == 1
+
+
 @pytest.mark.parametrize("status", ["200 OK", "404 Not Found"])
 @pytest.mark.parametrize("read", [True, False])
 def test_wsgi_the_application_s_body_is_closed_once(status, read):
