@@ -15,25 +15,19 @@ Rules:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from resilience._core.retry import DEADLINE_PASSED
+from resilience._core.retry import Progress
 from resilience.conditions import is_cancellation
 from resilience.deadline import CURRENT
 from resilience.errors import CircuitOpenError, DeadlineExceeded
-from resilience.events import RetryScheduled, RetryStopped, RetrySucceeded, publish
-from resilience.traces import MARKS, inner_retry_exhausted, leave
+from resilience.events import RetryScheduled, RetryStopped, RetrySucceeded, is_heard, publish
+from resilience.traces import MARKS, forget_earlier_frames, inner_retry_exhausted, leave
 from resilience.transient import classify, retry_after_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from resilience._core.retry import Limits, Wait
-    from resilience.budget import RetryBudget, Unlimited
-    from resilience.clock import Clock
     from resilience.deadline import Instant
-    from resilience.events import Hook
-    from resilience.retry_stats import Counts
+    from resilience.retry_policy import Policy
 
 NOT_RETRYABLE: Final = "not retryable"
 PERHAPS_PROCESSED: Final = "not idempotent, and it may have been processed"
@@ -73,63 +67,31 @@ class Breaker(Protocol):
         ...
 
 
-class Policy(NamedTuple):
-    """The settled form of a manager's arguments."""
-
-    name: str
-    limits: Limits
-    retry_on: Callable[[Exception], bool]
-    retry_if_result: Callable[[Any], bool] | None
-    idempotent: bool
-    seconds: float | None
-    """The call's own deadline."""
-    breaker: Breaker | None
-    budget: RetryBudget | Unlimited
-    counts: Counts
-    clock: Clock
-    random: Callable[[], float]
-    on_retry: tuple[Hook, ...]
-    on_success: tuple[Hook, ...]
-    on_stop: tuple[Hook, ...]
-
-
-class Call:
-    """The state of one call.
+class Call(Progress):
+    """The state of one call, whose first attempt is under way.
 
     Args:
         policy: What it goes by.
-        attempt: The number of the attempt that is under way; 0 if none has begun.
-        marks: `MARKS.latest` when that attempt began.
     """
 
-    __slots__ = ("_drawn", "_failed_at", "_failure", "_marks", "_permit", "_policy", "attempt", "ends")
+    __slots__ = ("_failed_at", "_failure", "_permit", "_policy", "ends")
 
-    def __init__(self, policy: Policy, attempt: int = 0, marks: int = 0) -> None:
+    def __init__(self, policy: Policy) -> None:
+        Progress.__init__(self, policy.limits)
         self._policy = policy
-        self.attempt = attempt
         self.ends: Instant | None = CURRENT.get()
-        self._marks = marks
+        """The deadline."""
         self._permit: Permit | None = None
-        self._drawn: float | None = None
         self._failed_at = 0.0
         self._failure: Exception | None = None
 
-    def begin(self) -> None:
-        """Begin the next attempt.
+    def admit(self) -> None:
+        """Make sure that the first attempt may begin.
 
         Raises:
-            DeadlineExceeded: It has passed before the first attempt.
-            CircuitOpenError: The breaker rejected the first attempt.
-            Exception: The deadline has passed during the delay: what the last attempt raised.
+            DeadlineExceeded: It has passed.
+            CircuitOpenError: The breaker rejected the call.
         """
-        if self.attempt:
-            self._begin_retry()
-        else:
-            self._begin_first()
-        self.attempt += 1
-        self._marks = MARKS.latest
-
-    def _begin_first(self) -> None:
         policy = self._policy
         if self.ends is not None:
             self.ends.require(policy.name)
@@ -137,19 +99,27 @@ class Call:
             try:
                 self._permit = policy.breaker.acquire()
             except CircuitOpenError:
-                policy.counts.breaker_rejection()
+                policy.ledger.rejected_by_breaker()
                 raise
 
-    def _begin_retry(self) -> None:
+    def admit_retry(self) -> None:
+        """Make sure that the retry may begin, now that its delay is over.
+
+        Raises:
+            Exception: The deadline has passed meanwhile: what the last attempt raised.
+            DeadlineExceeded: It has passed, and the last attempt raised nothing.
+        """
         failure, self._failure = self._failure, None
         if self.ends is not None and self.ends.left() <= 0:
-            self._policy.budget.cancel()
-            self._stop(DEADLINE_PASSED, failure)
-            if failure is None:
+            self._policy.ledger.unpay()
+            self.attempt -= 1
+            self._stop("the deadline has passed", failure, MARKS.latest)
+            try:
+                if failure is not None:
+                    raise failure
                 self.ends.require(self._policy.name)
-            else:
-                raise failure
-        self._policy.counts.retry()
+            finally:
+                del failure  # its traceback holds this frame
 
     def returned(self, result: Any) -> float | None:
         """Take the attempt's result; return the seconds to wait before the next, or None: it is final."""
@@ -160,57 +130,59 @@ class Call:
         if policy.retry_if_result is not None and policy.retry_if_result(result):
             if self.attempt == 1:
                 self._failed_at = policy.clock.now()
-            return self._follow(self._verdict(result), None, result)
-        if self.attempt > 1:
-            policy.budget.refund()
-            policy.counts.successful()
+            return self._follow(self._verdict(result), None, result, MARKS.latest)
+        policy.ledger.succeeded(self.attempt)
+        if self.attempt > 1 and is_heard(policy.on_success):
             elapsed = policy.clock.now() - self._failed_at
             publish(RetrySucceeded(policy.name, self.attempt, elapsed), policy.on_success)
-        elif policy.budget.spent:
-            policy.budget.credit()
         return None
 
-    def failed(self, failure: Exception) -> float | None:
-        """Take what the attempt raised; return the seconds to wait before the next, or None: raise it."""
+    def failed(self, failure: Exception, marks: int) -> float | None:
+        """Take what the attempt raised; return the seconds to wait before the next, or None: raise it.
+
+        Args:
+            failure: What the attempt raised.
+            marks: `MARKS.latest` when the attempt began.
+        """
         policy = self._policy
         if self.attempt == 1:
             self._failed_at = policy.clock.now()
-        if self._permit is not None:
-            if is_cancellation(failure):
-                self._permit.neutral()
-            else:
-                self._permit.failure(failure)
-            self._permit = None
-        return self._follow(self._objection(failure) or self._verdict(failure), failure, None)
+            if self._permit is not None:
+                if is_cancellation(failure):
+                    self._permit.neutral()
+                else:
+                    self._permit.failure(failure)
+                self._permit = None
+        verdict = self._objection(failure, marks) or self._verdict(failure)
+        return self._follow(verdict, failure, None, marks)
 
     def abandoned(self) -> None:
         """Take note that the attempt was left by something that is no `Exception`."""
         if self._permit is not None:
             self._permit.neutral()
             self._permit = None
+        self._policy.ledger.abandoned(self.attempt)
 
     def delay_abandoned(self) -> None:
         """Take note that the delay was left, so that its retry will not be made."""
         self._failure = None
-        self._policy.budget.cancel()
+        self._policy.ledger.unpay()
 
-    def _objection(self, failure: Exception) -> str | None:
+    def _objection(self, failure: Exception, marks: int) -> str | None:
         """Return what `failure` itself has against another attempt."""
         policy = self._policy
-        if not policy.retry_on(failure) or isinstance(failure, _NEVER_RETRIED) or is_cancellation(failure):
+        if not policy.retry_on(failure) or isinstance(failure, _NEVER_RETRIED):
             return NOT_RETRYABLE
-        if inner_retry_exhausted(failure, self._marks):
+        if MARKS.latest != marks and inner_retry_exhausted(failure, marks):
             return INNER_RETRY
         if not policy.idempotent and classify(failure).may_be_processed:
             return PERHAPS_PROCESSED
         return None
 
-    def _verdict(self, outcome: Any) -> Wait | str:
-        """Return the wait before the next attempt, which is paid for; or why there is none."""
+    def _verdict(self, outcome: Any) -> float | str:
+        """Return the delay before the next attempt, which is paid for; or why there is none."""
         policy = self._policy
-        verdict = policy.limits.decide(
-            self.attempt,
-            self._drawn,
+        verdict = self.next_delay(
             retry_after_of(outcome, policy.clock.wall()),
             None if self.ends is None else self.ends.left(),
             policy.random,
@@ -218,39 +190,40 @@ class Call:
         if isinstance(verdict, str):
             return verdict
         if policy.breaker is not None and not policy.breaker.is_closed:
-            policy.counts.breaker_rejection()
+            policy.ledger.rejected_by_breaker()
             return CIRCUIT_OPEN
-        if not policy.budget.try_withdraw():
-            policy.counts.budget_rejection()
-            return BUDGET_EXHAUSTED
-        return verdict
+        return verdict if policy.ledger.pay(self.attempt) else BUDGET_EXHAUSTED
 
-    def _follow(self, verdict: Wait | str, failure: Exception | None, result: Any) -> float | None:
+    def _follow(
+        self, verdict: float | str, failure: Exception | None, result: Any, marks: int
+    ) -> float | None:
         """Tell what was decided; return the seconds to wait, or None at the end of the call."""
         policy = self._policy
         if isinstance(verdict, str):
-            self._stop(verdict, failure)
+            self._stop(verdict, failure, marks)
             return None
-        delay, self._drawn = verdict
+        if is_heard(policy.on_retry):
+            publish(RetryScheduled(policy.name, self.attempt, verdict, failure, result), policy.on_retry)
         if self.ends is not None:
-            self._failure = failure  # for `_begin_retry`; otherwise not kept alive during the delay
-        publish(RetryScheduled(policy.name, self.attempt, delay, failure, result), policy.on_retry)
-        return delay
+            self._failure = failure  # for `admit_retry`; otherwise not kept alive during the delay
+        self.attempt += 1
+        return verdict
 
-    def _stop(self, reason: str, failure: Exception | None) -> None:
+    def _stop(self, reason: str, failure: Exception | None, marks: int) -> None:
         """End the call for `reason`."""
         policy = self._policy
         wanted = reason is not NOT_RETRYABLE and policy.limits.max_attempts > 1
         if self.attempt == 1 and not wanted:
             return
         elapsed = policy.clock.now() - self._failed_at
-        if self.attempt > 1:
-            policy.counts.failed()
+        policy.ledger.failed(self.attempt)
         if failure is not None:
             made = (
                 f"{self.attempt} attempts in {elapsed:.1f} s since the first failure"
                 if self.attempt > 1
                 else "1 attempt"
             )
-            leave(failure, f"{made}; stopped: {reason}", self._marks, exhausted=wanted)
-        publish(RetryStopped(policy.name, self.attempt, elapsed, reason, failure), policy.on_stop)
+            forget_earlier_frames(failure)
+            leave(failure, f"{made}; stopped: {reason}", marks, exhausted=wanted)
+        if is_heard(policy.on_stop):
+            publish(RetryStopped(policy.name, self.attempt, elapsed, reason, failure), policy.on_stop)

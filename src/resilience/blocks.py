@@ -14,30 +14,29 @@ from typing import TYPE_CHECKING, Self
 
 from resilience.attempts import Call
 from resilience.deadline import CURRENT, deadline, restore
-from resilience.guards import wait, wait_async
-from resilience.traces import forget_earlier_frames
+from resilience.guards import pause, pause_async
+from resilience.traces import MARKS
 
 if TYPE_CHECKING:
     from contextvars import Token
     from types import TracebackType
 
-    from resilience.attempts import Policy
     from resilience.deadline import Instant
+    from resilience.retry_policy import Policy
 
 
 class Attempt:
     """One attempt of a block; enter it once, with `with`."""
 
-    __slots__ = ("_call", "_number", "_token", "delay", "ended")
+    __slots__ = ("_call", "_delay", "_ended", "_marks", "_number", "_token")
 
     def __init__(self, call: Call) -> None:
         self._call = call
-        self._number = call.attempt + 1
+        self._number = call.attempt
+        self._marks = 0
         self._token: Token[Instant | None] | None = None
-        self.ended = False
-        """Whether the block was left."""
-        self.delay: float | None = None
-        """Seconds until the next attempt once this one has ended; None if it was the last."""
+        self._delay: float | None = None
+        self._ended = False
 
     @property
     def number(self) -> int:
@@ -50,11 +49,22 @@ class Attempt:
         ends = self._call.ends
         return None if ends is None else max(0.0, ends.left())
 
+    @property
+    def delay(self) -> float | None:
+        """Seconds until the next attempt; None if this was the last."""
+        if not self._ended:
+            raise RuntimeError(
+                f"attempt {self.number} was never begun: put what is to be retried into `with attempt:`"
+            )
+        return self._delay
+
     def __enter__(self) -> Self:
         """Begin the attempt."""
         if self._token is not None:
             raise RuntimeError(f"attempt {self.number} was begun already: enter each attempt once")
-        self._call.begin()
+        if self._number == 1:
+            self._call.admit()
+        self._marks = MARKS.latest
         self._token = CURRENT.set(self._call.ends)
         return self
 
@@ -68,15 +78,14 @@ class Attempt:
         if self._token is None:  # pragma: no cover - `with` has entered before it leaves
             raise RuntimeError(f"attempt {self.number} was not begun: use `with attempt:`")
         restore(self._token)
-        self.ended = True
+        self._ended = True
         if error is None:
-            self.delay = self._call.returned(None)
+            self._delay = self._call.returned(None)
         elif isinstance(error, Exception):
-            forget_earlier_frames(error)
-            self.delay = self._call.failed(error)
+            self._delay = self._call.failed(error, self._marks)
         else:
             self._call.abandoned()
-        return self.delay is not None
+        return self._delay is not None
 
 
 class _Loop:
@@ -98,17 +107,6 @@ class _Loop:
                 self._call = Call(policy)
         self._attempt: Attempt | None = None
 
-    def _delay(self) -> float | None:
-        """Return the seconds until the next attempt; None if there is none."""
-        last = self._attempt
-        if last is None:
-            return 0.0
-        if not last.ended:
-            raise RuntimeError(
-                f"attempt {last.number} was never begun: put what is to be retried into `with attempt:`"
-            )
-        return last.delay
-
     def _next(self) -> Attempt:
         self._attempt = Attempt(self._call)
         return self._attempt
@@ -125,10 +123,11 @@ class Block(_Loop):
 
     def __next__(self) -> Attempt:
         """Wait, and return the next attempt."""
-        delay = self._delay()
-        if delay is None:
-            raise StopIteration
-        wait(self._policy, self._call, delay)
+        if self._attempt is not None:
+            delay = self._attempt.delay
+            if delay is None:
+                raise StopIteration
+            pause(self._policy, self._call, delay)
         return self._next()
 
 
@@ -143,8 +142,9 @@ class AsyncBlock(_Loop):
 
     async def __anext__(self) -> Attempt:
         """Wait, and return the next attempt."""
-        delay = self._delay()
-        if delay is None:
-            raise StopAsyncIteration
-        await wait_async(self._policy, self._call, delay)
+        if self._attempt is not None:
+            delay = self._attempt.delay
+            if delay is None:
+                raise StopAsyncIteration
+            await pause_async(self._policy, self._call, delay)
         return self._next()

@@ -218,6 +218,11 @@ def hooks(*listeners: Listener | None) -> tuple[Hook, ...]:
     return tuple(Hook(listener) for listener in listeners if listener is not None)
 
 
+def is_heard(own: tuple[Hook, ...]) -> bool:
+    """Whether anybody would get an event, so that a hot path need not make a record for nobody."""
+    return bool(own or _subscribers.hooks)
+
+
 def publish(event: Any, own: Iterable[Hook] = ()) -> None:
     """Give `event` to a policy's own hooks, then to all subscribers.
 

@@ -17,16 +17,17 @@ from types import CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final
 
 from resilience.attempts import Call
+from resilience.budget import RetryBudget
 from resilience.callables import Kind, kind_of, name_of
 from resilience.deadline import CURRENT, deadline
 from resilience.errors import DeadlineExceeded
-from resilience.traces import MARKS, forget_earlier_frames
+from resilience.traces import MARKS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 
-    from resilience.attempts import Policy
     from resilience.deadline import Instant
+    from resilience.retry_policy import Policy
 
     Args = tuple[Any, ...]
     Kwargs = Mapping[str, Any]
@@ -38,92 +39,97 @@ if TYPE_CHECKING:
 def run(policy: Policy, fn: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
     """Call `fn` by `policy`, whatever that asks for."""
     if policy.seconds is None:
-        return _go_on(policy, Call(policy), 0.0, fn, args, kwargs)
+        call = Call(policy)
+        call.admit()
+        return _go_on(policy, call, fn, args, kwargs)
     with deadline(policy.seconds, clock=policy.clock):
-        return _go_on(policy, Call(policy), 0.0, fn, args, kwargs)
+        call = Call(policy)
+        call.admit()
+        return _go_on(policy, call, fn, args, kwargs)
 
 
 async def run_async(policy: Policy, fn: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
     """Await `fn` by `policy`, whatever that asks for."""
     if policy.seconds is None:
-        return await _go_on_async(policy, Call(policy), 0.0, fn, args, kwargs)
+        call = Call(policy)
+        call.admit()
+        return await _go_on_async(policy, call, fn, args, kwargs)
     with deadline(policy.seconds, clock=policy.clock):
-        return await _go_on_async(policy, Call(policy), 0.0, fn, args, kwargs)
+        call = Call(policy)
+        call.admit()
+        return await _go_on_async(policy, call, fn, args, kwargs)
 
 
 # --- the loop ------------------------------------------------------------------------------------
 
 
-def _go_on(
-    policy: Policy, call: Call, delay: float, fn: Callable[..., Any], args: Args, kwargs: Kwargs
-) -> Any:
-    """Wait, make an attempt, and so on until `call` has ended."""
+def _go_on(policy: Policy, call: Call, fn: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
+    """Make attempts until `call` has ended."""
     while True:
-        wait(policy, call, delay)
-        call.begin()
+        marks = MARKS.latest
         try:
             result = fn(*args, **kwargs)
         except Exception as failure:
-            forget_earlier_frames(failure)
-            again = call.failed(failure)
-            if again is None:
+            delay = call.failed(failure, marks)
+            if delay is None:
                 raise
         except BaseException:
             call.abandoned()
             raise
         else:
-            refuse_unguarded(fn, result)
-            again = call.returned(result)
-            if again is None:
+            if isinstance(result, _SUSPECT):
+                refuse_unguarded(fn, result)
+            delay = call.returned(result)
+            if delay is None:
                 return result
-        delay = again
+        pause(policy, call, delay)
 
 
-async def _go_on_async(
-    policy: Policy, call: Call, delay: float, fn: Callable[..., Any], args: Args, kwargs: Kwargs
-) -> Any:
-    """Wait, make an attempt, and so on until `call` has ended."""
+async def _go_on_async(policy: Policy, call: Call, fn: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
+    """Make attempts until `call` has ended."""
     while True:
-        await wait_async(policy, call, delay)
-        call.begin()
+        marks = MARKS.latest
         try:
             if call.ends is None:
                 result = await fn(*args, **kwargs)
             else:
                 result = await _until(call.ends, policy.name, fn, args, kwargs)
         except Exception as failure:
-            forget_earlier_frames(failure)
-            again = call.failed(failure)
-            if again is None:
+            delay = call.failed(failure, marks)
+            if delay is None:
                 raise
         except BaseException:
             call.abandoned()
             raise
         else:
-            again = call.returned(result)
-            if again is None:
+            delay = call.returned(result)
+            if delay is None:
                 return result
-        delay = again
+        await pause_async(policy, call, delay)
 
 
-def wait(policy: Policy, call: Call, delay: float) -> None:
-    """Sleep before the next attempt of `call`, unless the delay is zero."""
+def pause(policy: Policy, call: Call, delay: float) -> None:
+    """Wait for the next attempt of `call`, which may begin then."""
     if delay:
         try:
             policy.clock.sleep(delay)
         except BaseException:
             call.delay_abandoned()
             raise
+    if call.ends is not None:
+        call.admit_retry()
 
 
-async def wait_async(policy: Policy, call: Call, delay: float) -> None:
-    """Sleep before the next attempt of `call`, unless the delay is zero."""
+async def pause_async(policy: Policy, call: Call, delay: float) -> None:
+    """Wait for the next attempt of `call`, which may begin then."""
     if delay:
         try:
             await policy.clock.sleep_async(delay)
         except BaseException:
             call.delay_abandoned()
             raise
+    if call.ends is not None:
+        call.admit_retry()
 
 
 async def _until(
@@ -161,7 +167,7 @@ def _guard_sync(policy: Policy, fn: Callable[..., Any]) -> Callable[..., Any]:
     if not _is_plain(policy):
         return lambda *args, **kwargs: run(policy, fn, args, kwargs)
     current_deadline = CURRENT.get
-    budget = policy.budget
+    budget = policy.budget or RetryBudget()  # one that nobody draws on is always full
     checked = False
 
     def guarded(*args: Any, **kwargs: Any) -> Any:
@@ -172,8 +178,8 @@ def _guard_sync(policy: Policy, fn: Callable[..., Any]) -> Callable[..., Any]:
         try:
             result = fn(*args, **kwargs)
         except Exception as failure:
-            call = Call(policy, 1, marks)
-            delay = call.failed(failure)
+            call = Call(policy)
+            delay = call.failed(failure, marks)
             if delay is None:
                 raise
         else:
@@ -185,7 +191,8 @@ def _guard_sync(policy: Policy, fn: Callable[..., Any]) -> Callable[..., Any]:
             if budget.spent:
                 budget.credit()
             return result
-        return _go_on(policy, call, delay, fn, args, kwargs)
+        pause(policy, call, delay)
+        return _go_on(policy, call, fn, args, kwargs)
 
     return guarded
 
@@ -198,7 +205,7 @@ def _guard_async(policy: Policy, fn: Callable[..., Any]) -> Callable[..., Any]:
 
         return guarded_by_all
     current_deadline = CURRENT.get
-    budget = policy.budget
+    budget = policy.budget or RetryBudget()  # see _guard_sync
 
     async def guarded(*args: Any, **kwargs: Any) -> Any:
         if current_deadline() is not None:
@@ -207,15 +214,16 @@ def _guard_async(policy: Policy, fn: Callable[..., Any]) -> Callable[..., Any]:
         try:
             result = await fn(*args, **kwargs)
         except Exception as failure:
-            call = Call(policy, 1, marks)
-            delay = call.failed(failure)
+            call = Call(policy)
+            delay = call.failed(failure, marks)
             if delay is None:
                 raise
         else:
             if budget.spent:  # see _guard_sync
                 budget.credit()
             return result
-        return await _go_on_async(policy, call, delay, fn, args, kwargs)
+        await pause_async(policy, call, delay)
+        return await _go_on_async(policy, call, fn, args, kwargs)
 
     return guarded
 
@@ -298,6 +306,9 @@ _GUARDS: Final[dict[Kind, Callable[[Policy, Any], Callable[..., Any]]]] = {
 
 
 # --- what cannot be guarded ----------------------------------------------------------------------
+
+
+_SUSPECT: Final = (CoroutineType, GeneratorType)
 
 
 def refuse_unguarded(fn: Callable[..., Any], result: Any) -> None:

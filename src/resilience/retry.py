@@ -10,200 +10,27 @@ manager can guard both sync and async functions; `execute` and the blocks come i
 
 from __future__ import annotations
 
-import random as _random
-from enum import Enum
 from functools import update_wrapper
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Literal,
-    NoReturn,
-    ParamSpec,
-    Self,
-    TypedDict,
-    TypeVar,
-    Unpack,
-    overload,
-)
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
-from resilience._core.backoff import JITTERS, Backoff
-from resilience._core.retry import Limits
-from resilience.attempts import Policy
 from resilience.blocks import AsyncBlock, Block
-from resilience.budget import UNLIMITED, RetryBudget, budget_of
-from resilience.callables import Kind, kind_of, name_of
-from resilience.checks import count, number
-from resilience.clock import SYSTEM_CLOCK
-from resilience.conditions import matcher
-from resilience.events import hooks
+from resilience.callables import name_of
 from resilience.guards import guard, run, run_async
-from resilience.retry_stats import Counts
-from resilience.transient import is_transient
+from resilience.retry_policy import Policy
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from resilience.attempts import Breaker
-    from resilience.clock import Clock
-    from resilience.conditions import Condition
-    from resilience.events import RetryScheduled, RetryStopped, RetrySucceeded
-    from resilience.retry_stats import RetryStats
-
-    Jitter = Literal["none", "full", "equal", "decorrelated"] | float
+    from resilience.retry_policy import RetryOptions
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class _Default(Enum):
-    """Stands for an argument that was left out, where None means something."""
+class _Manager(Policy):
+    """What both managers can do."""
 
-    BUDGET = "one for each name"
-
-    def __repr__(self) -> str:
-        return f"<{self.value}>"
-
-
-class RetryOptions(TypedDict, total=False):
-    """The arguments of a manager; `RetryManager` says what they mean."""
-
-    max_attempts: int
-    initial_delay: float
-    max_delay: float
-    multiplier: float
-    jitter: Jitter
-    deadline: float | None
-    retry_on: Condition
-    retry_if_result: Callable[[Any], bool] | None
-    circuit_breaker: Breaker | None
-    on_retry: Callable[[RetryScheduled], object] | None
-    on_success: Callable[[RetrySucceeded], object] | None
-    on_stop: Callable[[RetryStopped], object] | None
-    name: str | None
-    clock: Clock
-    budget: RetryBudget | Literal[_Default.BUDGET] | None
-    idempotent: bool
-    max_retry_after: float
-    random: Callable[[], float]
-
-
-class _Manager:
-    """What both managers are: arguments, settled and checked."""
-
-    __slots__ = ("_options", "policy")
-
-    policy: Policy
-    """The settled arguments; what calls go by."""
-    _options: dict[str, Any]
-    """The arguments as given, the budget settled; what `replace` begins with."""
-
-    def __init__(
-        self,
-        max_attempts: int = 3,
-        initial_delay: float = 0.1,
-        max_delay: float = 10.0,
-        multiplier: float = 2.0,
-        jitter: Jitter = "full",
-        deadline: float | None = None,
-        retry_on: Condition = is_transient,
-        retry_if_result: Callable[[Any], bool] | None = None,
-        circuit_breaker: Breaker | None = None,
-        on_retry: Callable[[RetryScheduled], object] | None = None,
-        name: str | None = None,
-        clock: Clock = SYSTEM_CLOCK,
-        budget: RetryBudget | Literal[_Default.BUDGET] | None = _Default.BUDGET,
-        *,
-        on_success: Callable[[RetrySucceeded], object] | None = None,
-        on_stop: Callable[[RetryStopped], object] | None = None,
-        idempotent: bool = True,
-        max_retry_after: float = 60.0,
-        random: Callable[[], float] = _random.random,
-    ) -> None:
-        if budget is _Default.BUDGET:
-            budget = RetryBudget() if name is None else budget_of(name)
-        elif budget is not None and not isinstance(budget, RetryBudget):  # pyright: ignore[reportUnnecessaryIsInstance] - from untyped code
-            raise TypeError(f"budget={budget!r} must be a RetryBudget, or None to switch it off")
-        if retry_if_result is not None and kind_of(retry_if_result) is not Kind.SYNC:
-            raise TypeError(f"retry_if_result={retry_if_result!r} must be a plain function of a result")
-        self.policy = Policy(
-            name=name or type(self).__name__,
-            limits=Limits(
-                count("max_attempts", max_attempts, least=1),
-                number("max_retry_after", max_retry_after, least=0),
-                Backoff(
-                    number("initial_delay", initial_delay, least=0),
-                    number("max_delay", max_delay, least=0),
-                    number("multiplier", multiplier, least=1),
-                    _checked_jitter(jitter),
-                ),
-            ),
-            retry_on=matcher(retry_on, "retry_on"),
-            retry_if_result=retry_if_result,
-            idempotent=idempotent,
-            seconds=None if deadline is None else number("deadline", deadline, least=0),
-            breaker=circuit_breaker,
-            budget=UNLIMITED if budget is None else budget,
-            counts=Counts(),
-            clock=clock,
-            random=random,
-            on_retry=hooks(on_retry),
-            on_success=hooks(on_success),
-            on_stop=hooks(on_stop),
-        )
-        self._options = {
-            "max_attempts": max_attempts,
-            "initial_delay": initial_delay,
-            "max_delay": max_delay,
-            "multiplier": multiplier,
-            "jitter": jitter,
-            "deadline": deadline,
-            "retry_on": retry_on,
-            "retry_if_result": retry_if_result,
-            "circuit_breaker": circuit_breaker,
-            "on_retry": on_retry,
-            "name": name,
-            "clock": clock,
-            "budget": budget,
-            "on_success": on_success,
-            "on_stop": on_stop,
-            "idempotent": idempotent,
-            "max_retry_after": max_retry_after,
-            "random": random,
-        }
-
-    @property
-    def name(self) -> str:
-        """The name of the dependency; that of the class where none was given."""
-        return self.policy.name
-
-    @property
-    def budget(self) -> RetryBudget | None:
-        """The budget; None where it is switched off."""
-        budget = self.policy.budget
-        return budget if isinstance(budget, RetryBudget) else None
-
-    def stats(self) -> RetryStats:
-        """Return the counts so far, of this manager and all that `replace` has made of it."""
-        return self.policy.counts.read()
-
-    def replace(self, **changes: Unpack[RetryOptions]) -> Self:
-        """Return a manager with other arguments, which shares budget and statistics with this one.
-
-        The budget stays the same under another name, too, unless `budget` is among the changes.
-
-        Raises:
-            TypeError, ValueError: As from the constructor.
-
-        Example:
-            >>> retries = RetryManager(name="storage")
-            >>> patient = retries.replace(max_attempts=10, deadline=60.0)
-            >>> patient.budget is retries.budget
-            True
-        """
-        options: dict[str, Any] = {**self._options, **changes}
-        twin = type(self)(**options)
-        twin.policy = twin.policy._replace(counts=self.policy.counts)
-        return twin
+    __slots__ = ()
 
     def __call__(self, fn: Callable[P, R]) -> Callable[P, R]:
         """Decorate `fn`, a sync or async function or generator function, with this policy.
@@ -215,26 +42,6 @@ class _Manager:
             TypeError: `fn` cannot be guarded; the message says what to do.
         """
         return _decorated(self if self._options["name"] else self.replace(name=name_of(fn)), fn)
-
-    def __copy__(self) -> Self:
-        """Return itself: it never changes."""
-        return self
-
-    def __deepcopy__(self, memo: object) -> Self:
-        """Return itself: it never changes, and budget and statistics are shared."""
-        return self
-
-    def __reduce__(self) -> NoReturn:
-        """Refuse to be pickled."""
-        raise TypeError(
-            f"a {type(self).__name__} cannot be pickled: its budget and statistics belong to this process; "
-            "make one in each process"
-        )
-
-    def __repr__(self) -> str:
-        """Show the arguments."""
-        arguments = ", ".join(f"{name}={value!r}" for name, value in self._options.items())
-        return f"{type(self).__name__}({arguments})"
 
 
 class RetryManager(_Manager):
@@ -300,7 +107,7 @@ class RetryManager(_Manager):
             DeadlineExceeded: The deadline had passed, and the call was not begun.
             Exception: What the last attempt raised.
         """
-        return run(self.policy, fn, args, kwargs)  # type: ignore[no-any-return]  # what fn returned
+        return run(self, fn, args, kwargs)  # type: ignore[no-any-return]  # what fn returned
 
     def __iter__(self) -> Block:
         """Return the attempts of one call, for `for attempt in retries: with attempt: ...`.
@@ -312,7 +119,7 @@ class RetryManager(_Manager):
             >>> number
             1
         """
-        return Block(self.policy)
+        return Block(self)
 
 
 class AsyncRetryManager(_Manager):
@@ -341,11 +148,11 @@ class AsyncRetryManager(_Manager):
             DeadlineExceeded: The deadline had passed, and the call was not begun; or it was cancelled then.
             Exception: What the last attempt raised.
         """
-        return await run_async(self.policy, fn, args, kwargs)  # type: ignore[no-any-return]  # what fn returned
+        return await run_async(self, fn, args, kwargs)  # type: ignore[no-any-return]  # what fn returned
 
     def __aiter__(self) -> AsyncBlock:
         """Return the attempts of one call, for `async for attempt in retries: with attempt: ...`."""
-        return AsyncBlock(self.policy)
+        return AsyncBlock(self)
 
 
 @overload
@@ -389,15 +196,7 @@ def with_retry(fn: Callable[..., Any] | None = None, /, **options: Unpack[RetryO
 
 
 def _decorated(manager: _Manager, fn: Callable[P, R]) -> Callable[P, R]:
-    guarded: Callable[P, R] = guard(manager.policy, fn)
+    guarded: Callable[P, R] = guard(manager, fn)
     given: object = fn
     copied = () if isinstance(given, type) else ("__dict__",)  # a class's attributes are no function's
     return update_wrapper(guarded, fn, updated=copied)
-
-
-def _checked_jitter(jitter: str | float) -> str | float:
-    if not isinstance(jitter, str):
-        return number("jitter", jitter, above=0, most=1)
-    if jitter not in JITTERS:
-        raise ValueError(f"jitter must be one of {', '.join(JITTERS)}, or a proportion, not {jitter!r}")
-    return jitter

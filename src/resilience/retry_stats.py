@@ -1,11 +1,13 @@
-"""What a retry policy has counted so far."""
+"""What the calls of a retry policy have come to: counts for people, and payments from the budget."""
 
 from __future__ import annotations
 
-import threading
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from resilience.fork import survive_fork
+from resilience.budget import BOOKS
+
+if TYPE_CHECKING:
+    from resilience.budget import RetryBudget
 
 
 class RetryStats(NamedTuple):
@@ -18,7 +20,7 @@ class RetryStats(NamedTuple):
     """
 
     total_retries: int = 0
-    """Attempts begun after the first."""
+    """Attempts after the first that have ended, however they did."""
     successful_retries: int = 0
     """Calls that succeeded after at least one retry."""
     failed_retries: int = 0
@@ -52,48 +54,91 @@ class RetryStats(NamedTuple):
 
 
 class Counts:
-    """The running counts, exact under threads; shared by a policy and all that `replace` made of it."""
+    """The running counts, shared by a policy and all that `replace` made of it. Guarded by the books."""
 
-    __slots__ = ("__weakref__", "_breaker", "_budget", "_failed", "_lock", "_retries", "_successful")
+    __slots__ = ("breaker", "budget", "failed", "retries", "successful")
 
     def __init__(self) -> None:
-        self._retries = 0
-        self._successful = 0
-        self._failed = 0
-        self._breaker = 0
-        self._budget = 0
-        survive_fork(self)
+        self.retries = 0
+        self.successful = 0
+        self.failed = 0
+        self.breaker = 0
+        self.budget = 0
 
-    def after_fork(self) -> None:
-        """Make the lock anew."""
-        self._lock = threading.RLock()
 
-    def retry(self) -> None:
-        """Count a retry that begins."""
-        with self._lock:
-            self._retries += 1
+class Ledger:
+    """Settles each event of a call with budget and counts at once: exact under threads, one round of a lock.
 
-    def successful(self) -> None:
-        """Count a call that succeeded after a retry."""
-        with self._lock:
-            self._successful += 1
+    A retry is counted when it ends, so that a count never goes back.
 
-    def failed(self) -> None:
-        """Count a call that failed for good after a retry."""
-        with self._lock:
-            self._failed += 1
+    Args:
+        budget: What pays for retries; None if nothing limits them.
+        counts: Where events are counted.
+    """
 
-    def breaker_rejection(self) -> None:
+    __slots__ = ("_counts", "budget")
+
+    def __init__(self, budget: RetryBudget | None, counts: Counts) -> None:
+        self.budget = budget
+        self._counts = counts
+
+    def sharing_counts(self, other: Ledger) -> Ledger:
+        """Return a ledger with this budget that counts together with `other`."""
+        return Ledger(self.budget, other._counts)
+
+    def pay(self, attempt: int) -> bool:
+        """Pay for the retry after the failure of `attempt`; return whether that was possible."""
+        budget = self.budget
+        with BOOKS.lock:
+            if budget is not None:
+                spent = budget.tariff.withdraw(budget.spent)
+                if spent is None:
+                    self._counts.budget += 1
+                    return False
+                budget.spent = spent
+            if attempt > 1:
+                self._counts.retries += 1
+            return True
+
+    def unpay(self) -> None:
+        """Give back what was paid for a retry that is not begun."""
+        if self.budget is not None:
+            self.budget.cancel()
+
+    def succeeded(self, attempt: int) -> None:
+        """Settle a call that succeeded with `attempt`."""
+        budget = self.budget
+        if attempt == 1:
+            if budget is not None and budget.spent:
+                budget.credit()
+            return
+        counts = self._counts
+        with BOOKS.lock:
+            counts.retries += 1
+            counts.successful += 1
+            if budget is not None:
+                budget.spent = budget.tariff.earn(budget.spent, budget.tariff.refund)
+
+    def failed(self, attempt: int) -> None:
+        """Settle a call that failed for good with `attempt`."""
+        if attempt > 1:
+            with BOOKS.lock:
+                self._counts.retries += 1
+                self._counts.failed += 1
+
+    def abandoned(self, attempt: int) -> None:
+        """Settle a call that was cancelled during `attempt`."""
+        if attempt > 1:
+            with BOOKS.lock:
+                self._counts.retries += 1
+
+    def rejected_by_breaker(self) -> None:
         """Count an attempt that the breaker did not let through."""
-        with self._lock:
-            self._breaker += 1
-
-    def budget_rejection(self) -> None:
-        """Count a retry that the budget did not pay for."""
-        with self._lock:
-            self._budget += 1
+        with BOOKS.lock:
+            self._counts.breaker += 1
 
     def read(self) -> RetryStats:
         """Return all counts as they are at one moment."""
-        with self._lock:
-            return RetryStats(self._retries, self._successful, self._failed, self._breaker, self._budget)
+        counts = self._counts
+        with BOOKS.lock:
+            return RetryStats(counts.retries, counts.successful, counts.failed, counts.breaker, counts.budget)

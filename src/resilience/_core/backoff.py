@@ -6,22 +6,31 @@ Rules:
       itself most of the time, and all clients would come back together.
     - Every delay is finite and between 0 and `max_delay`, however high the attempt or the figures.
 
-Sources: Brooker, "Exponential Backoff And Jitter" (2015), for full, equal and decorrelated jitter.
+Source: Brooker, "Exponential Backoff And Jitter" (2015), for full, equal and decorrelated jitter. There the
+decorrelated delay is capped after it is drawn; here the range is.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    Random = Callable[[], float]
 
 JITTERS: Final = ("none", "full", "equal", "decorrelated")
 """The jitters that have a name; a proportion has none."""
 
 
-class Backoff(NamedTuple):
-    """A schedule of delays.
+class Backoff:
+    """A schedule of delays; it never changes.
+
+    Args:
+        initial_delay: Seconds, at least 0 and finite.
+        max_delay: Seconds, at least 0 and finite.
+        multiplier: At least 1 and finite.
+        jitter: One of `JITTERS`, or a proportion above 0 and up to 1.
 
     Example:
         >>> backoff = Backoff(initial_delay=1.0, max_delay=30.0, multiplier=2.0, jitter="none")
@@ -29,23 +38,25 @@ class Backoff(NamedTuple):
         [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
     """
 
-    initial_delay: float
-    """Seconds, at least 0."""
-    max_delay: float
-    """Seconds, at least 0 and finite."""
-    multiplier: float
-    """At least 1 and finite."""
-    jitter: str | float
-    """One of `JITTERS`, or a proportion above 0 and up to 1."""
+    __slots__ = ("initial_delay", "jitter", "max_delay", "multiplier")
+
+    def __init__(
+        self, initial_delay: float, max_delay: float, multiplier: float, jitter: str | float
+    ) -> None:
+        self.initial_delay = initial_delay
+        self.max_delay = max_delay
+        self.multiplier = multiplier
+        self.jitter = jitter
 
     def ceiling(self, attempt: int) -> float:
         """Return the delay after `attempt` before jitter, in seconds."""
         try:
-            return min(self.max_delay, self.initial_delay * self.multiplier ** (attempt - 1))
+            ceiling = self.initial_delay * self.multiplier ** (attempt - 1)
         except OverflowError:
             return self.max_delay if self.initial_delay else 0.0
+        return ceiling if ceiling < self.max_delay else self.max_delay
 
-    def delay(self, attempt: int, previous: float | None, random: Callable[[], float]) -> float:
+    def delay(self, attempt: int, previous: float | None, random: Random) -> float:
         """Return the delay between `attempt` and the next.
 
         Args:
@@ -57,19 +68,21 @@ class Backoff(NamedTuple):
             Seconds, from 0 to `max_delay`.
         """
         jitter = self.jitter
-        if jitter == "decorrelated":
-            highest = min(self.max_delay, 3 * (self.initial_delay if previous is None else previous))
-            return _between(min(self.initial_delay, self.max_delay), highest, random())
-        ceiling = self.ceiling(attempt)
         if jitter == "full":
-            return ceiling * random()
+            return self.ceiling(attempt) * random()
         if jitter == "none":
-            return ceiling
+            return self.ceiling(attempt)
         if jitter == "equal":
-            return _between(ceiling / 2, ceiling, random())
-        proportion = float(jitter)
-        return _between(ceiling * (1 - proportion), min(ceiling * (1 + proportion), self.max_delay), random())
+            ceiling = self.ceiling(attempt)
+            return _between(ceiling / 2, ceiling, random)
+        if jitter == "decorrelated":
+            lowest = min(self.initial_delay, self.max_delay)
+            highest = min(3 * (lowest if previous is None else previous), self.max_delay)
+            return _between(lowest, highest, random)
+        ceiling, proportion = self.ceiling(attempt), float(jitter)
+        highest = min(ceiling * (1 + proportion), self.max_delay)
+        return _between(ceiling * (1 - proportion), highest, random)
 
 
-def _between(low: float, high: float, fraction: float) -> float:
-    return min(high, low + fraction * (high - low))  # rounding may lift the sum above `high`
+def _between(low: float, high: float, random: Random) -> float:
+    return min(low + (high - low) * random(), high)  # rounding may lift the sum above `high`

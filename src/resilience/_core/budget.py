@@ -15,33 +15,35 @@ retry quota of the AWS SDKs.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
 UNITS: Final = 1_000_000
 """Units in a token."""
 
 
-class Tariff(NamedTuple):
-    """What things cost and earn, in units.
+class Tariff:
+    """What a retry costs and what successes earn, in units; it never changes.
+
+    Args:
+        capacity: Tokens when full.
+        retry_cost: Tokens that a retry takes.
+        refund: Tokens that come back when it succeeds.
+        success_credit: Tokens that a call earns which succeeds at once.
 
     Example:
-        >>> tariff = Tariff.of_tokens(capacity=5.0, retry_cost=1.0, refund=1.0, success_credit=0.1)
+        >>> tariff = Tariff(capacity=5.0, retry_cost=1.0, refund=1.0, success_credit=0.1)
         >>> spent = tariff.withdraw(0)
-        >>> spent
-        1000000
-        >>> tariff.earn(spent, tariff.success_credit)
-        900000
+        >>> spent, tariff.earn(spent, tariff.success_credit)
+        (1000000, 900000)
     """
 
-    capacity: int
-    retry_cost: int
-    refund: int
-    success_credit: int
+    __slots__ = ("capacity", "refund", "retry_cost", "success_credit")
 
-    @classmethod
-    def of_tokens(cls, capacity: float, retry_cost: float, refund: float, success_credit: float) -> Tariff:
-        """Return the tariff for figures in tokens."""
-        return cls(*(round(tokens * UNITS) for tokens in (capacity, retry_cost, refund, success_credit)))
+    def __init__(self, capacity: float, retry_cost: float, refund: float, success_credit: float) -> None:
+        self.capacity = round(capacity * UNITS)
+        self.retry_cost = round(retry_cost * UNITS)
+        self.refund = round(refund * UNITS)
+        self.success_credit = round(success_credit * UNITS)
 
     def withdraw(self, spent: int) -> int | None:
         """Return how much is spent once a retry is paid for; None where it cannot be."""
@@ -50,4 +52,4 @@ class Tariff(NamedTuple):
 
     def earn(self, spent: int, units: int) -> int:
         """Return how much is spent once `units` have come back."""
-        return max(0, spent - units)
+        return spent - units if units < spent else 0

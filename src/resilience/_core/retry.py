@@ -10,7 +10,7 @@ Rules, in this order:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,59 +21,62 @@ UPWARD_JITTER: Final = 0.1
 """The greatest share by which a Retry-After is lengthened."""
 
 NO_ATTEMPTS_LEFT: Final = "no attempts left"
-DEADLINE_PASSED: Final = "the deadline has passed"
 
 
-class Wait(NamedTuple):
-    """Make another attempt after a delay."""
+class Limits:
+    """How far retries go; it never changes.
 
-    delay: float
-    """Seconds."""
-    drawn: float
-    """Seconds of the backoff alone: the `previous` of its next delay."""
+    Args:
+        max_attempts: At least 1, the first included.
+        max_retry_after: Seconds; a longer Retry-After is not waited for.
+        backoff: The delays where nobody asks for one.
+    """
+
+    __slots__ = ("backoff", "max_attempts", "max_retry_after")
+
+    def __init__(self, max_attempts: int, max_retry_after: float, backoff: Backoff) -> None:
+        self.max_attempts = max_attempts
+        self.max_retry_after = max_retry_after
+        self.backoff = backoff
 
 
-class Limits(NamedTuple):
-    """How far retries go."""
+class Progress:
+    """How far one call has come.
 
-    max_attempts: int
-    """At least 1."""
-    max_retry_after: float
-    """Seconds; a Retry-After above this is not waited for."""
-    backoff: Backoff
+    Args:
+        limits: How far it may go.
+    """
 
-    def decide(
-        self,
-        attempt: int,
-        previous: float | None,
-        retry_after: float | None,
-        time_left: float | None,
-        random: Callable[[], float],
-    ) -> Wait | str:
-        """Return the wait before the next attempt or, as a string, why there is none.
+    __slots__ = ("_drawn", "_limits", "attempt")
+
+    def __init__(self, limits: Limits) -> None:
+        self.attempt = 1
+        """The number of the attempt that is under way or comes next."""
+        self._limits = limits
+        self._drawn: float | None = None
+
+    def next_delay(
+        self, retry_after: float | None, time_left: float | None, random: Callable[[], float]
+    ) -> float | str:
+        """Return the seconds to wait after the failed attempt or, as a string, why it was the last.
 
         Args:
-            attempt: The number of the attempt that failed, counted from 1.
-            previous: `drawn` of this call's last wait; None before the first.
             retry_after: Seconds that the other side asked for; None where it did not.
             time_left: Seconds until the deadline; None without one.
             random: Draws a number from 0 up to, not including, 1.
         """
-        if attempt >= self.max_attempts:
+        limits = self._limits
+        if self.attempt >= limits.max_attempts:
             return NO_ATTEMPTS_LEFT
-        if time_left is not None and time_left <= 0:
-            return DEADLINE_PASSED
-        drawn = self.backoff.delay(attempt, previous, random)
-        if retry_after is None:
-            delay = drawn
-        elif retry_after > self.max_retry_after:
-            return (
-                f"Retry-After of {retry_after:.1f} s exceeds max_retry_after of {self.max_retry_after:.1f} s"
-            )
-        elif time_left is not None and retry_after >= time_left:
-            return f"Retry-After of {retry_after:.1f} s is longer than the {time_left:.1f} s left"
-        else:
-            delay = max(drawn, retry_after * (1 + UPWARD_JITTER * random()))
+        delay = self._drawn = limits.backoff.delay(self.attempt, self._drawn, random)
+        if retry_after is not None:
+            if retry_after > limits.max_retry_after:
+                return (
+                    f"Retry-After of {retry_after:.1f} s exceeds the {limits.max_retry_after:.1f} s allowed"
+                )
+            if time_left is not None and retry_after >= time_left:
+                return f"Retry-After of {retry_after:.1f} s is longer than the {time_left:.1f} s left"
+            delay = max(delay, retry_after * (1 + UPWARD_JITTER * random()))
         if time_left is not None and delay >= time_left:
-            return f"a delay of {delay:.1f} s would not end in the {time_left:.1f} s left"
-        return Wait(delay, drawn)
+            return f"the next delay of {delay:.1f} s is longer than the {time_left:.1f} s left"
+        return delay
