@@ -175,3 +175,13 @@ def test_subscribing_from_many_threads_loses_nobody(seen):
 
 
 def fail_never(event): ...
+
+
+def test_an_event_is_heard_by_a_hook_or_a_subscriber(seen):
+    assert events.is_heard(())
+    assert events.is_heard(hooks(print))
+
+
+def test_an_event_is_heard_by_nobody():
+    assert not events.is_heard(())
+    assert events.is_heard(hooks(print))
