@@ -5,7 +5,8 @@ unhandled exception outside of any middleware that is added to the application.
 
 A response of 500 is held back until the application returns, since Starlette raises what it was about
 right after sending it. All other responses pass at once and, unless they are errors, untouched. Once a
-response has started, a failure is logged and goes up to the server, which ends the connection.
+response has started, a failure is logged and goes up to the server, which ends the connection; once it is
+complete, a failure, of a background task say, is only logged, so that the connection lives on.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     Receive = Callable[[], Awaitable[Message]]
     Send = Callable[[Message], Awaitable[None]]
     Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_LAST = {"http.response.body", "http.response.pathsend", "websocket.close", "websocket.http.response.body"}
+"""The messages that may be an application's last; a body may say that more follows."""
 
 _POLICY_VIOLATION = 1008
 _INTERNAL_ERROR = 1011
@@ -73,10 +77,13 @@ class ResilienceMiddleware:
             await self._app(scope, connection.receive, connection.send)
             await connection.finish()
         except Exception as exception:
-            if connection.is_late:
-                exchange.log_late_failure()
+            if connection.is_complete:
+                exchange.log_failure("failed after its response", exception)
+            elif connection.is_late:
+                exchange.log_failure("failed when its response had started", exception)
                 raise
-            await connection.fail(exception)
+            else:
+                await connection.fail(exception)
         finally:
             CURRENT.reset(token)
 
@@ -109,6 +116,8 @@ class _Connection:
         self._send = send
         self.is_late = False
         """Whether nothing can be said any more: the answer has begun, or the client is gone."""
+        self.is_complete = False
+        """Whether all has been said."""
 
     async def receive(self) -> Message:
         """Pass on what the server says, and notice when the client leaves."""
@@ -124,6 +133,7 @@ class _Connection:
         ]
         await self._send({"type": f"{kind}.response.start", "status": response.status, "headers": headers})
         await self._send({"type": f"{kind}.response.body", "body": response.body})
+        self.is_complete = True
 
 
 class _Http(_Connection):
@@ -144,6 +154,7 @@ class _Http(_Connection):
             await self._start(message)
         elif not self._holding:
             await self._send(message)
+            self.is_complete = message["type"] in _LAST and not message.get("more_body", False)
         elif message["type"] == "http.response.body":
             await self._hold_body(message)
         elif message["type"] == "http.response.pathsend":
@@ -204,6 +215,7 @@ class _WebSocket(_Connection):
         elif message["type"] in {"websocket.close", "websocket.http.response.start"}:
             self.is_late = True
         await self._send(message)
+        self.is_complete = message["type"] in _LAST and not message.get("more_body", False)
 
     async def finish(self) -> None:
         """Do nothing: a server closes what the application left open."""

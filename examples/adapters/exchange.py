@@ -114,7 +114,7 @@ class Exchange:
         """Return the error to answer with; log what is not the client's doing."""
         error = self._settings.mapper(exception)
         if error.status == 500:  # noqa: PLR2004 - Internal Server Error
-            self._log(logging.ERROR, "failed", exception)
+            self.log_failure("failed", exception)
         elif error.status > 500:  # noqa: PLR2004 - a dependency's failure, a deadline
             self._log(logging.WARNING, f"answered {error.status}: {http.one_line(str(error))}")
         return error
@@ -169,9 +169,9 @@ class Exchange:
             ("X-Request-Id", self.request_id),
         ]
 
-    def log_late_failure(self) -> None:
-        """Log that the application failed when its response was on the way already."""
-        self._log(logging.WARNING, "failed after its response had started; the server ends it")
+    def log_failure(self, what: str, exception: Exception) -> None:
+        """Log what was not the client's doing, with its traceback."""
+        self._log(logging.ERROR, what, exception)
 
     def _log(self, level: int, what: str, exception: Exception | None = None) -> None:
         """Log one line, and the traceback below it such that no line of it can pass for another record."""

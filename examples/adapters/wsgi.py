@@ -147,7 +147,7 @@ class _Response:
     def fail(self, exception: Exception) -> list[bytes]:
         """Answer with the error that `exception` stands for, unless the response has started."""
         if self._write is not None:
-            self._exchange.log_late_failure()
+            self._exchange.log_failure("failed when its response had started", exception)
             raise exception
         return self._respond(self._exchange.response_for(self._exchange.error_from(exception)))
 

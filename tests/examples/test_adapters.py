@@ -302,10 +302,11 @@ async def test_the_draft_s_headers():
 
 
 @pytest.mark.parametrize("path", ["/background", "/background-error"])
-async def test_a_failing_background_task_does_not_touch_the_answer(path):
-    answers = await drive(asgi.ResilienceMiddleware(fastapi_app()), path, raises=ZeroDivisionError)
+async def test_a_failing_background_task_does_not_touch_the_answer_nor_the_connection(path, caplog):
+    answers = await drive(asgi.ResilienceMiddleware(fastapi_app()), path)
     assert [message["type"] for message in answers] == ["http.response.start", "http.response.body"]
     assert answers[0]["status"] in {200, 409}
+    assert "failed after its response: GET" in caplog.text
 
 
 # --- ASGI: by hand -------------------------------------------------------------------------------
@@ -396,7 +397,7 @@ async def test_headers_may_be_missing_and_limits_of_the_application_win():
 async def test_a_failure_after_the_start_goes_to_the_server(caplog):
     sent = await drive(sending(start(200), body(b"a", more=True), then=KeyError("x")), raises=KeyError)
     assert sent[1:] == [body(b"a", more=True)]
-    assert "failed after its response had started" in caplog.text
+    assert "failed when its response had started" in caplog.text
 
 
 async def test_the_last_word_before_the_start_counts():
@@ -419,7 +420,7 @@ async def test_an_error_in_pieces_is_read_whole():
 
 async def test_an_endless_error_is_cut():
     pieces = [body(b"x" * 10_000, more=True)] * 20
-    sent = await drive(sending(start(409), *pieces, then=KeyError("x")), raises=KeyError)
+    sent = await drive(sending(start(409), *pieces, then=KeyError("x")))
     assert len(sent) == 2
     assert json.loads(sent[1]["body"])["error"] == ErrorCode.CONFLICT.title
 
@@ -533,7 +534,10 @@ async def test_a_failing_websocket_is_closed_with_the_code_for_it(error, code):
     ],
 )
 async def test_a_closed_websocket_is_not_closed_again(last):
-    assert await drive(sending(*last, then=KeyError("x")), kind="websocket", raises=KeyError) == last
+    assert await drive(sending(*last, then=KeyError("x")), kind="websocket") == last
+    half = last[:-1]
+    if half:
+        assert await drive(sending(*half, then=KeyError("x")), kind="websocket", raises=KeyError) == half
 
 
 async def test_a_websocket_whose_client_is_gone_is_not_closed():
@@ -821,7 +825,7 @@ def test_wsgi_development_and_mapper_and_style():
 def test_wsgi_a_failure_after_the_start_goes_to_the_server(caplog):
     answer = call(answering(pieces=Body(b"a", KeyError("x"))), raises=KeyError)
     assert answer.body == b"a"
-    assert "failed after its response had started" in caplog.text
+    assert "failed when its response had started" in caplog.text
 
 
 def test_wsgi_start_response_may_come_late():
