@@ -84,34 +84,44 @@ def retry_after_of(outcome: object, wall_now: float) -> float | None:
         >>> retry_after_of(ServiceError(retry_after=2), wall_now=0.0)
         2.0
     """
-    longest: float | None = None
-    todo: list[object] = [outcome]
-    seen: set[int] = set()
+    longest = _asked(outcome, wall_now)
+    if longest is not None or not isinstance(outcome, BaseException):
+        return longest
+    todo = [*signs.below(outcome)]
+    seen = {id(outcome)}
     while todo:
-        thing = todo.pop()
-        asked = _asked(thing, wall_now)
+        exc = todo.pop()
+        asked = _asked(exc, wall_now)
         if asked is not None:
             longest = asked if longest is None else max(asked, longest)
-        elif isinstance(thing, BaseException) and id(thing) not in seen:
-            seen.add(id(thing))
-            todo += signs.members(thing) or (signs.wrapped(thing),)
+        elif id(exc) not in seen:
+            seen.add(id(exc))
+            todo += signs.below(exc)
     return longest
 
 
 def _asked(thing: object, wall_now: float) -> float | None:
     """Return the seconds that this one object asks to wait."""
     value = signs.attribute(thing, "retry_after")
+    asked = None if value is None else _seconds(value, wall_now)
+    if asked is None:
+        text = signs.header(thing, "retry-after")
+        asked = None if text is None else parse_retry_after(text, wall_now)
+    if asked is None:
+        pushback = signs.grpc_metadata(thing, "grpc-retry-pushback-ms")
+        if pushback is not None and pushback.isdecimal():
+            return min(float(pushback) / 1000, LONGEST)
+    return asked
+
+
+def _seconds(value: Any, wall_now: float) -> float | None:
+    """Return the seconds that an attribute `retry_after` means: a number, a `timedelta`, a header's text."""
+    if isinstance(value, str):
+        return parse_retry_after(value, wall_now)
     if hasattr(value, "total_seconds"):
         value = value.total_seconds()
     if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:  # NaN is not
         return float(min(value, LONGEST))
-    for text in (value, signs.header(thing, "retry-after")):
-        seconds = parse_retry_after(text, wall_now) if isinstance(text, str) else None
-        if seconds is not None:
-            return seconds
-    pushback = signs.grpc_metadata(thing, "grpc-retry-pushback-ms")
-    if pushback is not None and pushback.isdecimal():
-        return min(float(pushback) / 1000, LONGEST)
     return None
 
 

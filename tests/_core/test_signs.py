@@ -479,8 +479,9 @@ def test_what_clients_wrap():
     assert signs.wrapped(urllib.error.URLError("timed out")) is None
 
 
-def test_members():
+def test_what_is_below():
     leaves = (OSError(), ValueError())
 
-    assert signs.members(ExceptionGroup("two", leaves)) == leaves
-    assert signs.members(OSError()) == ()
+    assert signs.below(ExceptionGroup("two", leaves)) == leaves
+    assert signs.below(requests.ConnectionError(leaves[0])) == leaves[:1]
+    assert signs.below(OSError()) == ()

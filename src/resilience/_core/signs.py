@@ -10,14 +10,13 @@ taken as no sign.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from resilience._core import taxonomy
 from resilience._core.taxonomy import Failure, Rule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 _LONGEST_MESSAGE: Final = 4000
 """How many characters of a message are searched."""
@@ -53,18 +52,28 @@ def header(outcome: object, name: str) -> str | None:
         outcome: An exception or a response of any HTTP client.
         name: In lower case; headers are compared without regard to case.
     """
-    response = attribute(outcome, "response")
-    if isinstance(response, Mapping):  # botocore
-        found = _find(_item(response, "ResponseMetadata", "HTTPHeaders"), name)
-    else:
-        found = _find(attribute(response, "headers"), name)
-    return found or _find(attribute(outcome, "headers"), name)
+    for headers in (_response_headers(attribute(outcome, "response")), attribute(outcome, "headers")):
+        found = None if headers is None else _find(headers, name)
+        if found is not None:
+            return found
+    return None
+
+
+def _response_headers(response: Any) -> Any:
+    if response is None:
+        return None
+    if isinstance(response, dict):  # botocore
+        return _item(response, "ResponseMetadata", "HTTPHeaders")
+    return attribute(response, "headers")
 
 
 def grpc_metadata(outcome: object, name: str) -> str | None:
     """Return an item of the trailing metadata of a gRPC call."""
+    metadata = attribute(outcome, "trailing_metadata")
+    if metadata is None:
+        return None
     try:
-        return _find(outcome.trailing_metadata(), name)  # type: ignore[attr-defined]
+        return _find(metadata(), name)
     except Exception:  # noqa: BLE001 - see the module's docstring
         return None
 
@@ -246,26 +255,25 @@ def by_message(exc: BaseException) -> Failure | None:
 
 def wrapped(exc: BaseException) -> BaseException | None:
     """Return what a client's exception says it wraps: in an attribute, an argument or as its cause."""
-    for candidate in _wrapped(exc):
+    own = exc.__dict__
+    for candidate in (
+        own.get("reason"),  # urllib3
+        own.get("orig"),  # SQLAlchemy
+        _item(own["kwargs"], "error") if "kwargs" in own else None,  # botocore
+        *exc.args,  # urllib, requests, aiohttp
+        exc.__cause__,  # httpx
+    ):
         if isinstance(candidate, BaseException):
             return candidate
     return None
 
 
-def _wrapped(exc: BaseException) -> Iterator[Any]:
-    yield attribute(exc, "reason")  # urllib, urllib3
-    yield attribute(exc, "orig")  # SQLAlchemy
-    yield attribute(exc, "os_error")  # aiohttp
-    yield _item(attribute(exc, "kwargs"), "error")  # botocore
-    yield from exc.args  # requests, urllib3
-    yield exc.__cause__  # httpx, aiohttp
-
-
-def members(exc: BaseException) -> tuple[BaseException, ...]:
-    """Return what a group holds; nothing for any other exception."""
+def below(exc: BaseException) -> tuple[BaseException, ...]:
+    """Return what the exception consists of: the members of a group, or what it wraps."""
     if isinstance(exc, BaseExceptionGroup):
         return exc.exceptions  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType] - of any exceptions
-    return ()
+    inner = wrapped(exc)
+    return () if inner is None else (inner,)
 
 
 # --- which reader is for which rule --------------------------------------------------------------
