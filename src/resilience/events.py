@@ -223,6 +223,11 @@ def is_heard(own: tuple[Hook, ...]) -> bool:
     return bool(own or _subscribers.hooks)
 
 
+def heard(own: tuple[Hook, ...] = ()) -> bool:
+    """Return whether anybody would get an event, so that a hot path can spare itself the record."""
+    return bool(own or _subscribers.hooks)
+
+
 def publish(event: Any, own: Iterable[Hook] = ()) -> None:
     """Give `event` to a policy's own hooks, then to all subscribers.
 

@@ -1,0 +1,509 @@
+"""Rate limiters: how much of something each key may take, in which window.
+
+Rules:
+    - A decision is made by the store, in one step, by the store's clock. A refusal charges nothing, and of
+      several quotas all are charged or none.
+    - Only `acquire` waits, in order of arrival for each key. While anybody waits for a key, nobody else
+      gets that key's units through the same limiter.
+    - Keys are counted under the limiter's name and the quota. So two limiters with the same name and quota
+      on one store count together, and a limiter whose quota was changed begins to count anew.
+    - Listeners and decorated functions run when nothing is locked.
+"""
+
+from __future__ import annotations
+
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
+
+from resilience._core.key import canonical
+from resilience._core.quota import merged
+from resilience.callables import Kind, kind_of, name_of
+from resilience.limiting import GLANCE, AsyncWaiter, Limiter, Waiter, chosen_store
+from resilience.stores.memory import MemoryStore
+from resilience.stores.on_loop import on_loop
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from types import TracebackType
+
+    from resilience._core.counting import Charge
+    from resilience._core.quota import Decision, Quota
+    from resilience.clock import Clock
+    from resilience.events import Listener
+    from resilience.limiting import LimiterStats
+    from resilience.stores import AsyncStore, Store
+
+    Key = str | int
+    KeyFunction = Callable[..., Key | tuple[Key, ...]]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class RateLimiter(Limiter):
+    """Limits how much each key may take, for threads.
+
+    Args:
+        quotas: One or more, as `Quota` or in its notation; a call must fit all of them, or none is charged.
+        name: What keys are counted under, and what errors and events call it; the quotas where left out.
+            Needed with a `store`.
+        store: Where it counts; a `MemoryStore` of its own where left out.
+        clock: What time is counted on, where no store is given.
+        on_refused: Gets an `events.RateLimited` for each refusal.
+        require_shared: Refuse a store in which each process counts by itself.
+
+    Raises:
+        TypeError: No quota is given, or what is given is none.
+        ValueError: A quota cannot be read or is given twice, there is a store but no name, the store is
+            not shared though it must be, or `clock` is not the store's.
+
+    Threads may share it. With a `MemoryStore` no call but `acquire` ever blocks.
+
+    Example:
+        >>> login = RateLimiter("6/15 minutes", name="login")
+        >>> [bool(login.try_acquire("ada", "192.0.2.1")) for _ in range(7)]
+        [True, True, True, True, True, True, False]
+    """
+
+    def __init__(
+        self,
+        *quotas: str | Quota,
+        name: str | None = None,
+        store: Store | None = None,
+        clock: Clock | None = None,
+        on_refused: Listener | None = None,
+        require_shared: bool = False,
+    ) -> None:
+        if store is not None and kind_of(store.take) is Kind.ASYNC:
+            raise TypeError(
+                f"a {type(store).__name__} must be awaited: use AsyncRateLimiter, or its sync twin"
+            )
+        self.store: Store = chosen_store(store, name, clock)
+        """Where it counts."""
+        super().__init__(quotas, name, self.store, on_refused, require_shared)
+        is_plain = len(self._counters) == 1 and type(self).try_acquire is RateLimiter.try_acquire
+        if is_plain and isinstance(self.store, MemoryStore):
+            # One call in place of three on the hottest path there is.
+            self.try_acquire = self.store.fast_path(  # type: ignore[method-assign]
+                self._counters[0], self._lines.by_key, self._hooks, self._try_acquire
+            )
+
+    def try_acquire(self, *key: Key, cost: int = 1) -> Decision:
+        """Take `cost` units for `key` if they fit now; never wait.
+
+        Args:
+            key: What is counted, in parts; without any, everybody counts together.
+            cost: Units, at least 1.
+
+        Returns:
+            The decision, true where the call is allowed. A cost above the limit is refused for ever, and
+            its `retry_after` is None.
+
+        Raises:
+            TypeError: A part is neither str nor int, or `cost` is no whole number.
+            ValueError: A part is empty, or `cost` is less than 1.
+            StoreUnavailable: The store could not decide.
+        """
+        return self._try_acquire(*key, cost=cost)
+
+    def acquire(self, *key: Key, cost: int = 1, timeout: float | None = None) -> Decision:
+        """Take `cost` units for `key`, waiting for them in order of arrival.
+
+        Whoever waits for other keys is not waited for. A wait that would end after `timeout`, or after the
+        deadline of the context, is not begun. Whoever gives up gives up their place in line.
+
+        Args:
+            key: As for `try_acquire`.
+            cost: Units, at least 1.
+            timeout: Seconds to wait at most, from 0; None waits as long as it takes.
+
+        Raises:
+            RateLimitedError: The wait would be too long, or the cost is above the limit.
+            DeadlineExceeded: The deadline of the context has passed already.
+            StoreUnavailable: The store could not decide.
+        """
+        patience = self._patience(timeout)
+        place = canonical(key)
+        charges = self.charges(place, cost)
+        waiter = Waiter()
+        self._join(place, cost, waiter)
+        try:
+            while True:
+                if self._first(place) is waiter:
+                    decision = merged(self.store.take(charges))
+                    if decision:
+                        return decision
+                    pause = self._pause(place, decision, patience, 0.0)
+                else:
+                    behind = self.store.peek(self._charges_behind(place, cost, waiter))
+                    pause = self._pause(place, self._behind(behind), patience, GLANCE)
+                waiter.wait(self._clock, pause)
+        finally:
+            self._leave(place, waiter)
+
+    def require(self, *key: Key, cost: int = 1) -> Decision:
+        """Take `cost` units for `key` if they fit now, and raise if they do not.
+
+        Raises:
+            RateLimitedError: They do not fit; it carries the decision and its `retry_after`.
+        """
+        place = canonical(key)
+        return self.required(place, self._decide(place, cost))
+
+    def peek(self, *key: Key, cost: int = 1) -> Decision:
+        """Return what `try_acquire` would decide now, and take nothing."""
+        return merged(self.store.peek(self.charges(canonical(key), cost)))
+
+    def reset(self, *key: Key) -> None:
+        """Forget what counts for `key`, after a successful login, say."""
+        self.store.reset(self._counters, canonical(key))
+
+    def reserve(self, *key: Key, cost: int = 1) -> Reservation:
+        """Return a context manager that takes `cost` units, and can give them back.
+
+        Entering it raises as `require` does. Without a `refund` the units stay taken, whatever happens.
+
+        Example:
+            >>> login = RateLimiter("6/15 minutes", name="login")
+            >>> with login.reserve("ada") as charge:          # count only what failed
+            ...     password_is_right = True
+            ...     if password_is_right:
+            ...         charge.refund()
+            >>> login.peek("ada").remaining
+            6
+        """
+        place = canonical(key)
+        return Reservation(
+            self.store, self.charges(place, cost), lambda decisions: self.required(place, merged(decisions))
+        )
+
+    def limit(
+        self, *, key: KeyFunction | None = None, cost: int = 1
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
+        """Return a decorator that lets each call of a function take `cost` units, or raises.
+
+        Args:
+            key: A function of the call's arguments that returns the key, or a tuple of its parts; without
+                it, all calls count together. What it raises goes to the caller, and nothing is charged.
+            cost: Units a call takes.
+
+        Raises:
+            TypeError: The function is a coroutine or generator function.
+
+        Example:
+            >>> searches = RateLimiter("10/second", name="searches")
+            >>> @searches.limit(key=lambda user, text: user)
+            ... def search(user: str, text: str) -> list[str]:
+            ...     return []
+            >>> search("ada", "engines")
+            []
+        """
+
+        def decorate(fn: Callable[P, R]) -> Callable[P, R]:
+            if kind_of(fn) is not Kind.SYNC:
+                raise TypeError(
+                    f"{name_of(fn)} is a {kind_of(fn).value}: use AsyncRateLimiter for a coroutine function, "
+                    "and call require() at the beginning of a generator"
+                )
+
+            @wraps(fn)
+            def limited(*args: P.args, **kwargs: P.kwargs) -> R:
+                self.require(*_key_of(key, args, kwargs), cost=cost)
+                return fn(*args, **kwargs)
+
+            return limited
+
+        return decorate
+
+    def stats(self, limit: int = 100, *, hashed: bool = False) -> LimiterStats:
+        """Return how many keys count, and the figures of at most `limit` of them.
+
+        Args:
+            limit: Entries, at least 1. A key has one for each quota.
+            hashed: Whether to show a digest for each key, which is the same within this process only.
+        """
+        return self._stats(self.store.holding(self._counters, limit), limit, hashed)
+
+    def _try_acquire(self, *key: Key, cost: int = 1) -> Decision:
+        place = canonical(key)
+        return self.tell(place, self._decide(place, cost))
+
+    def _decide(self, place: str | bytes, cost: int) -> Decision:
+        if self._first(place) is not None:
+            return self._behind(self.store.peek(self._charges_behind(place, cost)))
+        return merged(self.store.take(self.charges(place, cost)))
+
+
+class AsyncRateLimiter(Limiter):
+    """Limits how much each key may take, for tasks of any number of event loops.
+
+    Args:
+        quotas: One or more, as `Quota` or in its notation; a call must fit all of them, or none is charged.
+        name: What keys are counted under, and what errors and events call it; the quotas where left out.
+            Needed with a `store`.
+        store: Where it counts; a `MemoryStore` of its own where left out. One that blocks, such as a
+            `SQLiteStore`, is asked in a worker thread.
+        clock: What time is counted on, where no store is given.
+        on_refused: Gets an `events.RateLimited` for each refusal.
+        require_shared: Refuse a store in which each process counts by itself.
+
+    Raises:
+        TypeError: No quota is given, or what is given is none.
+        ValueError: A quota cannot be read or is given twice, there is a store but no name, the store is
+            not shared though it must be, or `clock` is not the store's.
+
+    Tasks, loops and threads may share it. A cancelled call leaves at once and charges nothing.
+
+    Example:
+        >>> import asyncio
+        >>> login = AsyncRateLimiter("6/15 minutes", name="login")
+        >>> asyncio.run(login.try_acquire("ada", "192.0.2.1")).remaining
+        5
+    """
+
+    def __init__(
+        self,
+        *quotas: str | Quota,
+        name: str | None = None,
+        store: Store | AsyncStore | None = None,
+        clock: Clock | None = None,
+        on_refused: Listener | None = None,
+        require_shared: bool = False,
+    ) -> None:
+        chosen = chosen_store(store, name, clock)
+        self.store: AsyncStore = on_loop(chosen)
+        """Where it counts, as one that is awaited."""
+        super().__init__(quotas, name, chosen, on_refused, require_shared)
+
+    async def try_acquire(self, *key: Key, cost: int = 1) -> Decision:
+        """Take `cost` units for `key` if they fit now; never wait.
+
+        Args:
+            key: What is counted, in parts; without any, everybody counts together.
+            cost: Units, at least 1.
+
+        Returns:
+            The decision, true where the call is allowed. A cost above the limit is refused for ever, and
+            its `retry_after` is None.
+
+        Raises:
+            TypeError: A part is neither str nor int, or `cost` is no whole number.
+            ValueError: A part is empty, or `cost` is less than 1.
+            StoreUnavailable: The store could not decide.
+        """
+        place = canonical(key)
+        return self.tell(place, await self._decide(place, cost))
+
+    async def acquire(self, *key: Key, cost: int = 1, timeout: float | None = None) -> Decision:  # noqa: ASYNC109 - as the twin
+        """Take `cost` units for `key`, waiting for them in order of arrival.
+
+        Whoever waits for other keys is not waited for. A wait that would end after `timeout`, or after the
+        deadline of the context, is not begun. Whoever gives up gives up their place in line.
+
+        Args:
+            key: As for `try_acquire`.
+            cost: Units, at least 1.
+            timeout: Seconds to wait at most, from 0; None waits as long as it takes.
+
+        Raises:
+            RateLimitedError: The wait would be too long, or the cost is above the limit.
+            DeadlineExceeded: The deadline of the context has passed already.
+            StoreUnavailable: The store could not decide.
+        """
+        patience = self._patience(timeout)
+        place = canonical(key)
+        charges = self.charges(place, cost)
+        await heed_cancellation()
+        waiter = AsyncWaiter()
+        self._join(place, cost, waiter)
+        try:
+            while True:
+                if self._first(place) is waiter:
+                    decision = merged(await self.store.take(charges))
+                    if decision:
+                        return decision
+                    pause = self._pause(place, decision, patience, 0.0)
+                else:
+                    behind = await self.store.peek(self._charges_behind(place, cost, waiter))
+                    pause = self._pause(place, self._behind(behind), patience, GLANCE)
+                await waiter.wait_async(self._clock, pause)
+        finally:
+            self._leave(place, waiter)
+
+    async def require(self, *key: Key, cost: int = 1) -> Decision:
+        """Take `cost` units for `key` if they fit now, and raise if they do not.
+
+        Raises:
+            RateLimitedError: They do not fit; it carries the decision and its `retry_after`.
+        """
+        place = canonical(key)
+        return self.required(place, await self._decide(place, cost))
+
+    async def peek(self, *key: Key, cost: int = 1) -> Decision:
+        """Return what `try_acquire` would decide now, and take nothing."""
+        return merged(await self.store.peek(self.charges(canonical(key), cost)))
+
+    async def reset(self, *key: Key) -> None:
+        """Forget what counts for `key`, after a successful login, say."""
+        await self.store.reset(self._counters, canonical(key))
+
+    def reserve(self, *key: Key, cost: int = 1) -> AsyncReservation:
+        """Return an async context manager that takes `cost` units, and can give them back.
+
+        Entering it raises as `require` does. Without a `refund` the units stay taken, whatever happens.
+        """
+        place = canonical(key)
+        return AsyncReservation(
+            self.store, self.charges(place, cost), lambda decisions: self.required(place, merged(decisions))
+        )
+
+    def limit(
+        self, *, key: KeyFunction | None = None, cost: int = 1
+    ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Coroutine[Any, Any, R]]]:
+        """Return a decorator that lets each call of a coroutine function take `cost` units, or raises.
+
+        Args:
+            key: A function of the call's arguments that returns the key, or a tuple of its parts; without
+                it, all calls count together. What it raises goes to the caller, and nothing is charged.
+            cost: Units a call takes.
+
+        Raises:
+            TypeError: The function is no coroutine function.
+        """
+
+        def decorate(fn: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
+            if kind_of(fn) is not Kind.ASYNC:
+                raise TypeError(
+                    f"{name_of(fn)} is a {kind_of(fn).value}: use RateLimiter for a plain function, and "
+                    "await require() at the beginning of an async generator"
+                )
+
+            @wraps(fn)
+            async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
+                await self.require(*_key_of(key, args, kwargs), cost=cost)
+                return await fn(*args, **kwargs)
+
+            return limited
+
+        return decorate
+
+    async def stats(self, limit: int = 100, *, hashed: bool = False) -> LimiterStats:
+        """Return how many keys count, and the figures of at most `limit` of them.
+
+        Args:
+            limit: Entries, at least 1. A key has one for each quota.
+            hashed: Whether to show a digest for each key, which is the same within this process only.
+        """
+        return self._stats(await self.store.holding(self._counters, limit), limit, hashed)
+
+    async def _decide(self, place: str | bytes, cost: int) -> Decision:
+        await heed_cancellation()
+        if self._first(place) is not None:
+            return self._behind(await self.store.peek(self._charges_behind(place, cost)))
+        return merged(await self.store.take(self.charges(place, cost)))
+
+
+async def heed_cancellation() -> None:
+    """Let a cancellation that is on its way strike now, before anything is charged."""
+    import asyncio  # noqa: PLC0415 - whoever gets here has it loaded
+
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        await asyncio.sleep(0)
+
+
+def _key_of(key: KeyFunction | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Key, ...]:
+    if key is None:
+        return ()
+    parts = key(*args, **kwargs)
+    return parts if isinstance(parts, tuple) else (parts,)
+
+
+class Reservation:
+    """Units that are taken when the block begins, and may be given back; made by `RateLimiter.reserve`.
+
+    It is for one block. Threads may share it: of several refunds one gives back.
+    """
+
+    def __init__(
+        self, store: Store, charges: list[Charge], required: Callable[[Sequence[Decision]], Decision]
+    ) -> None:
+        self._store = store
+        self._charges = charges
+        self._required = required
+        self._refundable: list[list[int]] = []
+        self.decision: Decision
+        """What was decided when the block began."""
+
+    def __enter__(self) -> Self:
+        """Take the units.
+
+        Raises:
+            RateLimitedError: They do not fit.
+        """
+        decisions = self._store.take(self._charges)
+        self.decision = self._required(decisions)
+        self._refundable.append([decision.receipt for decision in decisions])
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Leave the units taken."""
+
+    def refund(self) -> None:
+        """Give back what has not lapsed of the units; a second refund does nothing."""
+        try:
+            receipts = self._refundable.pop()  # atomic, also without the GIL
+        except IndexError:
+            return
+        self._store.refund(self._charges, receipts)
+
+
+class AsyncReservation:
+    """Units that are taken when the block begins, and may be given back; made by `AsyncRateLimiter.reserve`.
+
+    It is for one block. Tasks may share it: of several refunds one gives back. A refund that is cancelled
+    still gives back.
+    """
+
+    def __init__(
+        self, store: AsyncStore, charges: list[Charge], required: Callable[[Sequence[Decision]], Decision]
+    ) -> None:
+        self._store = store
+        self._charges = charges
+        self._required = required
+        self._refundable: list[list[int]] = []
+        self.decision: Decision
+        """What was decided when the block began."""
+
+    async def __aenter__(self) -> Self:
+        """Take the units.
+
+        Raises:
+            RateLimitedError: They do not fit.
+        """
+        await heed_cancellation()
+        decisions = await self._store.take(self._charges)
+        self.decision = self._required(decisions)
+        self._refundable.append([decision.receipt for decision in decisions])
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Leave the units taken."""
+
+    async def refund(self) -> None:
+        """Give back what has not lapsed of the units; a second refund does nothing."""
+        try:
+            receipts = self._refundable.pop()  # atomic, also without the GIL
+        except IndexError:
+            return
+        await self._store.refund(self._charges, receipts)

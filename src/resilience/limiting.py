@@ -1,0 +1,327 @@
+"""What both limiters have in common: all that neither waits nor asks the store."""
+
+from __future__ import annotations
+
+import os
+import threading
+from math import inf
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+
+from resilience import events
+from resilience._core.counting import Charge
+from resilience._core.key import parts_of
+from resilience._core.line import Lines
+from resilience._core.quota import Decision, Quota, counter_of, merged
+from resilience.deadline import CURRENT
+from resilience.errors import RateLimitedError
+from resilience.fork import survive_fork
+from resilience.stores.memory import MemoryStore
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Sequence
+
+    from resilience.clock import Clock
+    from resilience.deadline import Instant
+    from resilience.stores import AsyncStore, Holding, Store
+
+AnyStore = TypeVar("AnyStore", bound="Store | AsyncStore")
+
+GLANCE: Final = 0.1
+"""Seconds after which, at the earliest, one who is not first in line looks whether those ahead are there."""
+
+_HASH_KEY: Final = os.urandom(16)
+"""Hides keys from people, who could otherwise try addresses out until the hash fits."""
+
+
+class KeyUse(NamedTuple):
+    """What one key has used of one quota."""
+
+    key: tuple[str, ...]
+    """Its parts; where keys are hashed, one digest."""
+    quota: Quota
+    count: int  # type: ignore[assignment] # pyright: ignore[reportIncompatibleMethodOverride] - a field, not tuple's
+    """Units that count."""
+    reset_at: float
+    """Unix seconds at which nothing counts any more."""
+    reset_after: float
+    """Seconds until then."""
+
+
+class LimiterStats(NamedTuple):
+    """What a limiter's store holds for it."""
+
+    name: str
+    active_keys: int
+    """Keys that count; where `entries` has not all of them, keys held, of which some may have lapsed."""
+    entries: tuple[KeyUse, ...]
+    complete: bool
+    """Whether `entries` has them all."""
+
+
+def chosen_store(store: AnyStore | None, name: str | None, clock: Clock | None) -> AnyStore | MemoryStore:
+    """Return the store that a limiter was given, or one of its own.
+
+    Raises:
+        ValueError: There is a store but no name, or a clock that the store does not decide by.
+    """
+    if store is None:
+        return MemoryStore() if clock is None else MemoryStore(clock=clock)
+    if name is None:
+        raise ValueError("a limiter with a store needs a name, under which its keys are counted there")
+    if clock is not None and clock is not store.clock:
+        raise ValueError("the store decides by its own clock: give this clock to the store instead")
+    return store
+
+
+class Limiter:
+    """What both limiters have in common: everything that neither waits nor asks the store."""
+
+    def __init__(
+        self,
+        quotas: tuple[str | Quota, ...],
+        name: str | None,
+        store: Store | AsyncStore,
+        on_refused: events.Listener | None,
+        require_shared: bool,
+    ) -> None:
+        parsed = [quota if isinstance(quota, Quota) else Quota.parse(quota) for quota in quotas]
+        if not parsed:
+            raise TypeError("a limiter needs at least one quota, such as '6/15 minutes'")
+        if len(set(parsed)) < len(parsed):
+            raise ValueError(f"a quota is given twice: {', '.join(map(str, parsed))}")
+        if name == "" or not isinstance(name, str | None):  # pyright: ignore[reportUnnecessaryIsInstance] - callers without a type checker
+            raise ValueError(f"a limiter's name must be a non-empty string, not {name!r}")
+        if require_shared and not store.shared:
+            raise ValueError(
+                f"limiter {name!r} must count all processes together, but a {type(store).__name__} counts "
+                "each by itself: use a SQLiteStore on one machine, or a store on a server"
+            )
+        self._name = ", ".join(map(str, parsed)) if name is None else name
+        self._quotas = tuple(parsed)
+        self._counters = tuple(counter_of(self._name, quota) for quota in parsed)
+        self._clock: Clock = store.clock
+        self.counts_in = store
+        """The store that was given or made, of which those who are asked together must have the same."""
+        self._hooks = events.hooks(on_refused)
+        self._lines: Lines[Waiter] = Lines()
+        survive_fork(self)
+
+    def after_fork(self) -> None:
+        """Replace the lock, which another thread of the parent may have held; nobody waits in a child."""
+        self._lock = threading.RLock()
+        self._lines.by_key.clear()
+
+    @property
+    def name(self) -> str:
+        """What keys are counted under, and what errors, events and headers call it."""
+        return self._name
+
+    @property
+    def quotas(self) -> tuple[Quota, ...]:
+        """The quotas, all of which must have room."""
+        return self._quotas
+
+    def __repr__(self) -> str:
+        """Return the name and the quotas."""
+        return f"<{type(self).__name__} {self._name!r}: {', '.join(map(str, self._quotas))}>"
+
+    def __reduce__(self) -> Any:
+        """Refuse to be copied or pickled."""
+        raise TypeError(
+            f"{self!r} cannot be copied or pickled, as it would count apart from the original: make one in "
+            "each process, on a shared store if they are to count together"
+        )
+
+    def charges(self, key: str | bytes, cost: int) -> list[Charge]:
+        """Return what the store is asked about `cost` units for `key`."""
+        if isinstance(cost, bool) or not isinstance(cost, int):  # pyright: ignore[reportUnnecessaryIsInstance] - callers without a type checker
+            raise TypeError(f"cost must be a whole number of units, not {cost!r}")
+        if cost < 1:
+            raise ValueError(f"cost must be at least 1, not {cost!r}")
+        return [Charge(counter, key, cost) for counter in self._counters]
+
+    def tell(self, key: str | bytes, decision: Decision) -> Decision:
+        """Tell the listeners of a refusal; return the decision."""
+        if not decision and events.heard(self._hooks):
+            events.publish(events.RateLimited(self._name, parts_of(key), decision.retry_after), self._hooks)
+        return decision
+
+    def required(self, key: str | bytes, decision: Decision) -> Decision:
+        """Return the decision if it allows the call.
+
+        Raises:
+            RateLimitedError: It does not.
+        """
+        if not self.tell(key, decision):
+            raise RateLimitedError(decision)
+        return decision
+
+    # --- waiting in line ---
+
+    def _join(self, key: str | bytes, cost: int, waiter: Waiter) -> None:
+        with self._lock:
+            self._lines.join(key, waiter, cost)
+
+    def _leave(self, key: str | bytes, waiter: Waiter) -> None:
+        """Let `waiter` go, and wake whoever is first then; one whose loop has ended has to go as well."""
+        leaving: Waiter | None = waiter
+        while leaving is not None:
+            with self._lock:
+                following = self._lines.leave(key, leaving)
+            leaving = None if following is None or following.wake() else following
+
+    def _first(self, key: str | bytes) -> Waiter | None:
+        """Return who is first in line, after sending away those whose loop has ended."""
+        while True:
+            with self._lock:
+                first: Waiter | None = self._lines.first(key)
+            if first is None or not first.is_gone:
+                return first
+            self._leave(key, first)
+
+    def _charges_behind(self, key: str | bytes, cost: int, waiter: Waiter | None = None) -> list[Charge]:
+        """Return what to peek at for one who comes after all who wait, or after those before `waiter`.
+
+        No more than the limit is asked for, although all who wait may well want more.
+        """
+        with self._lock:
+            units = self._lines.units_before(key, waiter)
+        return [
+            charge._replace(cost=max(cost, min(units + cost, charge.counter.quota.limit)))
+            for charge in self.charges(key, cost)
+        ]
+
+    @staticmethod
+    def _behind(decisions: Sequence[Decision]) -> Decision:
+        """Return the refusal for one who has others before them, from a peek at all that they want.
+
+        Where that would fit, they are just about to take it: then the time in which a unit is earned on
+        average is as good a guess as any.
+        """
+        decision = merged(decisions)
+        if not decision:
+            return decision
+        earned_in = decision.quota.per / decision.limit
+        return Decision.of(
+            False,
+            decision.quota,
+            decision.limiter,
+            remaining=0,
+            reset_after=decision.reset_after,
+            retry_after=earned_in,
+        )
+
+    def _patience(self, timeout: float | None) -> Patience:
+        """Return how long a call may wait, which begins now.
+
+        Raises:
+            DeadlineExceeded: The deadline of this context has passed.
+        """
+        if timeout is not None and not timeout >= 0:
+            raise ValueError(
+                f"timeout must be at least 0 seconds, or None to wait without end, not {timeout!r}"
+            )
+        deadline = CURRENT.get()
+        if deadline is not None:
+            deadline.require(f"waiting for rate limiter {self._name!r}")
+        return Patience(inf if timeout is None else self._clock.now() + timeout, self._clock, deadline)
+
+    def _pause(self, key: str | bytes, decision: Decision, patience: Patience, least: float) -> float:
+        """Return the seconds to wait after a refusal, `least` or more.
+
+        Raises:
+            RateLimitedError: The wait would be longer than there is patience for, so it is not begun.
+        """
+        left = patience.left()
+        if decision.retry_after is None or decision.retry_after > left or left <= 0:
+            self.required(key, decision)
+        return min(max(decision.retry_after or 0.0, least), left)
+
+    # --- what is held ---
+
+    def _stats(self, holding: Holding, limit: int, hashed: bool) -> LimiterStats:
+        wall = self._clock.wall()
+        show = _hashed if hashed else parts_of
+        entries = tuple(
+            KeyUse(
+                show(entry.key),
+                entry.counter.quota,
+                entry.counter.quota.limit - entry.remaining,
+                wall + entry.reset_after,
+                entry.reset_after,
+            )
+            for entry in holding.entries
+        )
+        complete = len(entries) < limit
+        keys = len({entry.key for entry in holding.entries}) if complete else holding.size
+        return LimiterStats(self._name, keys, entries, complete)
+
+
+def _hashed(key: str | bytes) -> tuple[str, ...]:
+    from hashlib import blake2b  # noqa: PLC0415 - OpenSSL comes with it, and few ask for it
+
+    plain = key if isinstance(key, bytes) else key.encode()
+    return (blake2b(plain, digest_size=8, key=_HASH_KEY).hexdigest(),)
+
+
+class Patience(NamedTuple):
+    """Until when a call may wait: its own timeout, and the deadline of its context."""
+
+    until: float
+    """Monotonic seconds of `clock`."""
+    clock: Clock
+    deadline: Instant | None
+
+    def left(self) -> float:
+        """Return the seconds left."""
+        left = self.until - self.clock.now()
+        return left if self.deadline is None else min(left, self.deadline.left())
+
+
+class Waiter:
+    """A thread that waits in line."""
+
+    is_gone = False
+    """Whether it can never be woken any more."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def wake(self) -> bool:
+        """Let it look again; return whether it still can."""
+        self._event.set()
+        return True
+
+    def wait(self, clock: Clock, seconds: float) -> None:
+        """Block this thread until it is woken, at most for `seconds`."""
+        clock.wait(self._event, seconds)
+        self._event.clear()
+
+
+class AsyncWaiter(Waiter):
+    """A task that waits in line, on the loop that it was made on."""
+
+    def __init__(self) -> None:
+        import asyncio  # noqa: PLC0415 - whoever gets here has it loaded
+
+        self._on_loop: asyncio.Event = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+
+    @property
+    def is_gone(self) -> bool:  # type: ignore[override]  # what is constant for a thread is not for a task
+        """Whether its loop has ended."""
+        return self._loop.is_closed()
+
+    def wake(self) -> bool:
+        """Let it look again; return whether it still can."""
+        try:
+            self._loop.call_soon_threadsafe(self._on_loop.set)
+        except RuntimeError:  # the loop is closed
+            return False
+        return True
+
+    async def wait_async(self, clock: Clock, seconds: float) -> None:
+        """Suspend this task until it is woken, at most for `seconds`."""
+        await clock.wait_async(self._on_loop, seconds)
+        self._on_loop.clear()
