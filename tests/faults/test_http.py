@@ -8,14 +8,16 @@ from ipaddress import IPv6Address
 from wsgiref.util import setup_testing_defaults
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from examples.adapters import asgi, request_id, wsgi
 from resilience._core.quota import Decision, Quota
 from resilience.errors import (
     CircuitOpenError,
+    ErrorCode,
     RateLimitedError,
+    ServiceError,
     not_found_error,
     validation_error,
 )
@@ -100,6 +102,9 @@ def test_fault_78_duplicated_lines_ports_and_brackets(header, lines):
     assert client_address("10.0.0.2", headers, TRUSTED, header=header) == "2001:db8::9"
 
 
+@example('for=6.6.6.6;by="')
+@example('for=6.6.6.6;by="\\')
+@example('for="6.6.6.6";by="a"b')
 @given(st.text(alphabet='for=by";,\\[]:._0123456789 unkow', max_size=80))
 def test_fault_78_no_quoting_moves_what_the_proxy_appends(forged):
     for appended in ("for=203.0.113.9", 'for="203.0.113.9:80";by="_x"'):
@@ -256,6 +261,9 @@ def refused() -> RateLimitedError:
         refused(),
         ExceptionGroup("secret", [not_found_error("User")]),
         TimeoutError("secret"),
+        ServiceError("SELECT secret", ErrorCode.DATABASE_ERROR),
+        ServiceError("secret", ErrorCode.MULTI_TENANCY_VIOLATION),
+        ServiceError("secret", ErrorCode.BAD_REQUEST, status=500),
     ],
 )
 async def test_fault_83_both_adapters_answer_identically(error, accept, development):
