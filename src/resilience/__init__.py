@@ -1,1 +1,122 @@
-"""Keeps a Python service useful while the things it depends on fail."""
+"""Keeps a Python service useful while the things it depends on fail.
+
+Retries:
+    `with_retry`, `RetryManager` and `AsyncRetryManager` make another attempt where that helps;
+    `RetryBudget` caps them, and `is_transient` and `classify` say which failures are worth one.
+
+Circuit breakers:
+    `CircuitBreaker` stops calling what is down; `BreakerRegistry` keeps one for each key.
+
+Rate limits:
+    `RateLimiter` and `AsyncRateLimiter` hold a `Quota` and answer with a `Decision`.
+
+Deadlines:
+    `deadline` sets the instant by which a whole call must end, and `remaining` says how far off it is.
+
+Errors:
+    `ServiceError` with its `ErrorCode`, and what the policies raise: `CircuitOpenError`, `RateLimitedError`,
+    `DeadlineExceeded`. Helpers make the usual ones: `validation_error`, `authentication_error`,
+    `authorization_error`, `not_found_error`, `conflict_error`, `rate_limit_error`,
+    `service_unavailable_error`; `throw_error` raises one.
+
+Clean-up:
+    `SessionJanitor` and `AsyncSessionJanitor` end what has expired.
+
+Errors and deadlines are loaded at once. A policy is loaded when its name is first asked for: who uses
+retries only does not wait for a janitor.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from resilience.deadline import deadline, remaining
+from resilience.errors import (
+    CircuitOpenError,
+    DeadlineExceeded,
+    ErrorCode,
+    RateLimitedError,
+    ServiceError,
+    authentication_error,
+    authorization_error,
+    conflict_error,
+    not_found_error,
+    rate_limit_error,
+    service_unavailable_error,
+    throw_error,
+    validation_error,
+)
+
+if TYPE_CHECKING:
+    from resilience._core.quota import Decision, Quota
+    from resilience.breaker import CircuitBreaker
+    from resilience.breakers import BreakerRegistry
+    from resilience.budget import RetryBudget
+    from resilience.janitor import AsyncSessionJanitor, SessionJanitor
+    from resilience.limiter import AsyncRateLimiter, RateLimiter
+    from resilience.retry import AsyncRetryManager, RetryManager, with_retry
+    from resilience.transient import classify, is_transient
+
+__all__ = [
+    "AsyncRateLimiter",
+    "AsyncRetryManager",
+    "AsyncSessionJanitor",
+    "BreakerRegistry",
+    "CircuitBreaker",
+    "CircuitOpenError",
+    "DeadlineExceeded",
+    "Decision",
+    "ErrorCode",
+    "Quota",
+    "RateLimitedError",
+    "RateLimiter",
+    "RetryBudget",
+    "RetryManager",
+    "ServiceError",
+    "SessionJanitor",
+    "authentication_error",
+    "authorization_error",
+    "classify",
+    "conflict_error",
+    "deadline",
+    "is_transient",
+    "not_found_error",
+    "rate_limit_error",
+    "remaining",
+    "service_unavailable_error",
+    "throw_error",
+    "validation_error",
+    "with_retry",
+]
+
+_LOADED_WHEN_ASKED_FOR = {
+    "AsyncRateLimiter": "limiter",
+    "AsyncRetryManager": "retry",
+    "AsyncSessionJanitor": "janitor",
+    "BreakerRegistry": "breakers",
+    "CircuitBreaker": "breaker",
+    "Decision": "_core.quota",
+    "Quota": "_core.quota",
+    "RateLimiter": "limiter",
+    "RetryBudget": "budget",
+    "RetryManager": "retry",
+    "SessionJanitor": "janitor",
+    "classify": "transient",
+    "is_transient": "transient",
+    "with_retry": "retry",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a policy, once: from then on its name stands here."""
+    if name not in _LOADED_WHEN_ASKED_FOR:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"resilience.{_LOADED_WHEN_ASKED_FOR[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List what is loaded and what would be."""
+    return sorted({*globals(), *__all__})
