@@ -76,9 +76,7 @@ class Janitor(Generic[S, R]):
         on_sweep_failed: Callable[[SweepFailed], object] | None = None,
         on_memory_alert: Callable[[MemoryAlert], object] | None = None,
     ) -> None:
-        delete_expired: Callable[..., Any] = getattr(store, "delete_expired", None)  # type: ignore[assignment]
-        if kind_of(delete_expired) is not self._store_kind:
-            raise TypeError(f"{store!r} waits in the other way: give it to an {self._twin}")
+        self._check_kind(store)
         self._store = store
         self._interval = number("interval", interval, above=0)
         self._bounds = Bounds(
@@ -136,6 +134,14 @@ class Janitor(Generic[S, R]):
         raise TypeError(
             "a janitor belongs to the process it runs in: make a new one with the same store instead"
         )
+
+    def _check_kind(self, store: object) -> None:
+        delete_expired = getattr(store, "delete_expired", None)
+        if delete_expired is None:
+            raise TypeError(f"{store!r} has no delete_expired(limit): a janitor cleans a session store")
+        kind = kind_of(delete_expired)
+        if kind is not self._store_kind:
+            raise TypeError(f"the methods of {store!r} are {kind.value}s: give it to {self._twin}")
 
     def _first_schedule(self) -> Schedule:
         now = self._clock.now()

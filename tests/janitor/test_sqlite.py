@@ -1,0 +1,488 @@
+from __future__ import annotations
+
+import asyncio
+import copy
+import pickle
+import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from resilience.janitor import sqlite
+from resilience.janitor.sessions import session_id_of
+from resilience.janitor.sqlite import AsyncSQLiteSessionStore, SQLiteSessionStore
+from resilience.testing import FakeClock
+
+IDLE, LIFETIME = 100.0, 1000.0
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "sessions.db"
+
+
+@pytest.fixture
+def store(path, clock):
+    with SQLiteSessionStore(path, idle_timeout=IDLE, absolute_lifetime=LIFETIME, clock=clock) as store:
+        yield store
+
+
+def rows(path, query="SELECT * FROM resilience_sessions", *values):
+    connection = sqlite3.connect(path)
+    try:
+        return connection.execute(query, values).fetchall()
+    finally:
+        connection.close()
+
+
+# --- a session's life ------------------------------------------------------------------------------
+
+
+def test_a_session_is_found_by_its_token(store, clock):
+    token = store.create("ada", {"device": "laptop", "roles": ["admin"]})
+    session = store.validate(token)
+
+    assert session.session_id == session_id_of(token)
+    assert session.user_id == "ada"
+    assert session.data == {"device": "laptop", "roles": ["admin"]}
+    assert session.created_at == clock.wall()
+    assert session.expires_at == clock.wall() + IDLE
+    assert session.ends_at == clock.wall() + LIFETIME
+
+
+def test_data_is_empty_where_none_was_given(store):
+    assert store.validate(store.create("ada")).data == {}
+
+
+def test_a_token_is_new_long_and_nowhere_in_the_file(store, path):
+    tokens = {store.create("ada") for _ in range(50)}
+    store.close()
+
+    assert len(tokens) == 50
+    assert min(map(len, tokens)) * 6 >= 128
+    written = b"".join(file.read_bytes() for file in path.parent.iterdir())
+    assert not any(token.encode() in written for token in tokens)
+
+
+@pytest.mark.parametrize("token", ["", "no such token", "\0", "\ud800", "' OR 1=1 --"])
+def test_an_unknown_token_has_no_session(store, token):
+    store.create("ada")
+
+    assert store.validate(token) is None
+    assert store.renew(token) is None
+
+
+def test_an_id_is_no_token(store):
+    session = store.validate(store.create("ada"))
+
+    assert store.validate(session.session_id) is None
+
+
+def test_a_session_ends_idle_to_the_instant(store, clock):
+    token = store.create("ada")
+    clock.advance(IDLE - 0.001)
+    assert store.validate(token) is not None
+    assert store.ended([session_id_of(token)]) == []
+
+    clock.advance(0.001)
+
+    assert store.validate(token) is None
+    assert store.renew(token) is None
+    assert store.ended([session_id_of(token)]) == [session_id_of(token)]
+    assert store.delete_expired(10) == 1
+
+
+def test_a_session_ends_at_its_lifetime_however_often_it_is_renewed(store, clock):
+    token = store.create("ada")
+    lived = 0.0
+    while store.renew(token):
+        clock.advance(IDLE / 4)
+        lived += IDLE / 4
+
+    assert lived == LIFETIME
+
+
+def test_a_renewal_writes_only_after_a_tenth_of_the_idle_timeout(store, path, clock):
+    token = store.create("ada")
+    before = rows(path)
+    clock.advance(IDLE / 10 - 0.01)
+    session = store.renew(token)
+    assert rows(path) == before
+    assert session.expires_at == clock.wall() - (IDLE / 10 - 0.01) + IDLE
+
+    clock.advance(0.02)
+    session = store.renew(token)
+
+    assert session.expires_at == pytest.approx(clock.wall() + IDLE)
+    assert rows(path, "SELECT expires_at FROM resilience_sessions") == [(session.expires_at,)]
+
+
+def test_the_last_renewal_reaches_the_very_end(store, clock):
+    token = store.create("ada")
+    while (clock.wall() + IDLE) < store.validate(token).ends_at - 1:
+        clock.advance(IDLE / 2)
+        store.renew(token)
+    clock.advance(1)  # less than a tenth, but as far as it can go
+    session = store.renew(token)
+
+    assert session.expires_at == session.ends_at
+    assert store.renew(token) == session
+
+
+def test_a_clock_set_back_shortens_nothing(store, clock):
+    token = store.create("ada")
+    expires_at = store.validate(token).expires_at
+    clock.step_wall(-3600)
+
+    assert store.renew(token).expires_at == expires_at
+
+
+def test_a_session_logged_out_between_the_reading_and_the_writing_is_not_revived(store, clock, monkeypatch):
+    token = store.create("ada")
+    clock.advance(IDLE / 2)
+    read = store.validate
+
+    def read_then_logout(token):
+        session = read(token)
+        store.delete(session.session_id)
+        return session
+
+    monkeypatch.setattr(store, "validate", read_then_logout)
+
+    assert store.renew(token) is None
+    assert store.count() == 0
+
+
+# --- ending sessions -------------------------------------------------------------------------------
+
+
+def test_a_session_is_deleted_once(store):
+    token = store.create("ada")
+
+    assert store.delete(session_id_of(token)) is True
+    assert store.delete(session_id_of(token)) is False
+    assert store.validate(token) is None
+
+
+def test_all_sessions_of_a_user_end_and_no_others(store):
+    ids = {session_id_of(store.create("ada")) for _ in range(3)}
+    other = store.create("bob")
+
+    assert set(store.delete_user("ada")) == ids
+    assert store.delete_user("ada") == []
+    assert store.validate(other) is not None
+
+
+def test_the_longest_expired_go_first_a_batch_at_a_time(store, clock, path):
+    for user in "abcde":
+        store.create(user)
+        clock.advance(1)
+    clock.advance(IDLE)
+    fresh = store.create("fresh")
+
+    assert store.count_expired(10) == 5
+    assert store.count_expired(3) == 3
+    assert store.delete_expired(2) == 2
+    assert {user for (user,) in rows(path, "SELECT user_id FROM resilience_sessions")} == {*"cde", "fresh"}
+    assert store.delete_expired(10) == 3
+    assert store.delete_expired(10) == 0
+    assert store.count() == 1
+    assert store.validate(fresh) is not None
+
+
+def test_ended_names_what_is_not_alive(store, clock):
+    old = session_id_of(store.create("ada"))
+    clock.advance(IDLE)
+    alive, gone = session_id_of(store.create("ada")), session_id_of(store.create("ada"))
+    store.delete(gone)
+
+    assert store.ended([old, alive, gone, "never there"]) == [old, gone, "never there"]
+    assert store.ended([]) == []
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT * FROM resilience_sessions WHERE session_id = ? AND expires_at > ?",
+        "DELETE FROM resilience_sessions WHERE user_id = ?",
+        "SELECT rowid FROM resilience_sessions WHERE expires_at <= ? ORDER BY expires_at LIMIT ?",
+    ],
+)
+def test_every_question_is_answered_by_an_index(store, path, query):
+    plan = rows(path, f"EXPLAIN QUERY PLAN {query}", *[1] * query.count("?"))
+
+    assert all("USING" in line[-1] and "INDEX" in line[-1] for line in plan), plan
+    assert not any("TEMP B-TREE" in line[-1] for line in plan)
+
+
+# --- a model ---------------------------------------------------------------------------------------
+
+
+class SessionMachine(RuleBasedStateMachine):
+    """The store against a dict, with a clock that only goes forward."""
+
+    def __init__(self):
+        super().__init__()
+        import tempfile
+
+        self.folder = tempfile.TemporaryDirectory()
+        self.clock = FakeClock()
+        self.store = SQLiteSessionStore(
+            f"{self.folder.name}/s.db", idle_timeout=10.0, absolute_lifetime=25.0, clock=self.clock
+        )
+        self.model = {}  # token -> [user, last write, expires, ends]
+
+    def alive(self, token):
+        return token in self.model and self.model[token][1] > self.clock.wall()
+
+    @rule(user=st.sampled_from("ab"))
+    def create(self, user):
+        now = self.clock.wall()
+        self.model[self.store.create(user)] = [user, now + 10.0, now + 25.0]
+
+    @rule(seconds=st.sampled_from([0.5, 1.5, 6.0, 11.0]))
+    def advance(self, seconds):
+        self.clock.advance(seconds)
+
+    @rule(data=st.data())
+    def renew(self, data):
+        if self.model:
+            token = data.draw(st.sampled_from(sorted(self.model)))
+            session = self.store.renew(token)
+            assert (session is not None) == self.alive(token)
+            if session is not None:
+                entry = self.model[token]
+                latest = min(self.clock.wall() + 10.0, entry[2])
+                if latest - entry[1] >= 1.0 or entry[1] < latest == entry[2]:
+                    entry[1] = latest
+                assert session.expires_at == entry[1]
+
+    @rule(data=st.data())
+    def delete(self, data):
+        if self.model:
+            token = data.draw(st.sampled_from(sorted(self.model)))
+            assert self.store.delete(session_id_of(token))
+            del self.model[token]
+
+    @rule(user=st.sampled_from("ab"))
+    def delete_user(self, user):
+        theirs = {token for token, entry in self.model.items() if entry[0] == user}
+        assert set(self.store.delete_user(user)) == {session_id_of(token) for token in theirs}
+        for token in theirs:
+            del self.model[token]
+
+    @rule(limit=st.integers(1, 3))
+    def delete_expired(self, limit):
+        expired = sorted((t for t in self.model if not self.alive(t)), key=lambda t: self.model[t][1])
+        assert self.store.count_expired(limit) == min(limit, len(expired))
+        assert self.store.delete_expired(limit) == min(limit, len(expired))
+        left = set(self.store.ended([session_id_of(token) for token in self.model]))
+        for token in expired:
+            if not rows(
+                f"{self.folder.name}/s.db",
+                "SELECT 1 FROM resilience_sessions WHERE session_id = ?",
+                session_id_of(token),
+            ):
+                assert session_id_of(token) in left
+                del self.model[token]
+
+    @invariant()
+    def agree(self):
+        assert self.store.count() == sum(map(self.alive, self.model))
+
+    def teardown(self):
+        self.store.close()
+        self.folder.cleanup()
+
+
+TestSessionModel = SessionMachine.TestCase
+TestSessionModel.settings = settings(max_examples=10, stateful_step_count=15, deadline=None)
+
+
+# --- the file and its connections ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["", ":memory:", "file:sessions?mode=memory"])
+def test_a_path_that_is_no_file_is_refused(path):
+    with pytest.raises(ValueError, match="must name a file"):
+        SQLiteSessionStore(path)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "error"),
+    [
+        ("idle_timeout", 0, ValueError),
+        ("idle_timeout", float("nan"), ValueError),
+        ("idle_timeout", "30", TypeError),
+        ("absolute_lifetime", -1.0, ValueError),
+        ("absolute_lifetime", True, TypeError),
+        ("absolute_lifetime", 60.0, ValueError),  # shorter than the idle timeout
+    ],
+)
+def test_a_duration_that_makes_no_sense_is_refused(path, option, value, error):
+    with pytest.raises(error, match=option.replace("absolute_lifetime", "absolute_lifetime|idle_timeout")):
+        SQLiteSessionStore(path, **{option: value})
+    assert not path.exists()
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(sqlite3.OperationalError, match="unable to open"):
+        SQLiteSessionStore(tmp_path / "missing" / "sessions.db")
+
+
+def test_a_file_that_is_no_database_is_an_error_and_leaves_no_connection_open(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("dear diary " * 1000)
+    with pytest.raises(sqlite3.DatabaseError, match="not a database"):
+        SQLiteSessionStore(path)
+
+
+def test_sessions_outlive_the_store(path, clock):
+    with SQLiteSessionStore(path, clock=clock) as store:
+        token = store.create("ada")
+    with SQLiteSessionStore(path, clock=clock) as store:
+        assert store.validate(token).user_id == "ada"
+
+
+def test_a_closed_store_says_so(store):
+    store.close()
+    store.close()
+    with pytest.raises(sqlite3.ProgrammingError, match="is closed"):
+        store.count()
+
+
+def test_a_connection_that_is_in_use_while_the_store_closes_is_closed_when_it_comes_back(store):
+    with store._connections.borrowed() as connection:
+        store.close()
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+    with pytest.raises(sqlite3.ProgrammingError, match="closed database"):
+        connection.execute("SELECT 1")
+
+
+def test_what_a_failing_call_has_begun_is_undone(store, path):
+    token = store.create("ada")
+
+    def fail_half_way():
+        with store._connections.borrowed() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("DELETE FROM resilience_sessions")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_half_way()
+
+    assert store.validate(token) is not None
+    assert store.delete(session_id_of(token))  # and nobody holds the write lock
+
+
+def test_threads_use_a_connection_each_and_lend_them_on(store):
+    together = threading.Barrier(4)
+
+    def work(_):
+        together.wait(5)
+        return [store.renew(store.create("ada")).user_id for _ in range(5)]
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(work, range(4))) == [["ada"] * 5] * 4
+    assert store.count() == 20
+    assert 1 <= len(store._connections._idle) <= 5
+
+
+def test_data_must_be_what_json_can_hold(store):
+    with pytest.raises(TypeError, match="JSON"):
+        store.create("ada", {"when": object()})
+    assert store.count() == 0
+
+
+@pytest.mark.parametrize("make", [SQLiteSessionStore, AsyncSQLiteSessionStore])
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_store_is_not_copied(path, make, duplicate):
+    store = make(path)
+    with pytest.raises(TypeError, match="another one for the same path"):
+        duplicate(store)
+    if make is SQLiteSessionStore:
+        store.close()
+    else:
+        asyncio.run(store.close())
+
+
+def test_a_child_leaves_its_parents_connections_alone(store):
+    token = store.create("ada")
+    (inherited,) = store._connections._idle
+    store._connections.after_fork()  # as in a child
+    assert inherited.execute("SELECT 1").fetchone() == (1,)  # not touched by the fork itself
+
+    assert store.validate(token) is not None
+    with pytest.raises(sqlite3.ProgrammingError, match="closed database"):
+        inherited.execute("SELECT 1")
+
+
+class BusyConnection:
+    """Answers as SQLite does while other processes make the same file."""
+
+    def __init__(self, *codes):
+        self.codes = list(codes)
+        self.statements = []
+
+    def execute(self, statement):
+        self.statements.append(statement)
+        if statement.startswith("PRAGMA") and self.codes:
+            error = sqlite3.OperationalError("no")
+            error.sqlite_errorcode = self.codes.pop(0)
+            raise error
+
+
+def test_a_file_that_others_are_making_is_waited_for():
+    connection = BusyConnection(sqlite3.SQLITE_BUSY)
+    sqlite._use_write_ahead_log(connection)
+
+    assert connection.statements == [
+        "PRAGMA journal_mode = WAL",
+        "BEGIN IMMEDIATE",
+        "COMMIT",
+        "PRAGMA journal_mode = WAL",
+    ]
+
+
+def test_another_failure_is_not_waited_out():
+    with pytest.raises(sqlite3.OperationalError):
+        sqlite._use_write_ahead_log(BusyConnection(sqlite3.SQLITE_READONLY))
+
+
+def test_a_file_that_stays_busy_is_an_error_in_the_end():
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        sqlite._use_write_ahead_log(BusyConnection(*[sqlite3.SQLITE_BUSY] * 1000))
+
+
+# --- the asynchronous face -------------------------------------------------------------------------
+
+
+async def test_the_asynchronous_store_does_the_same(path, clock):
+    async with AsyncSQLiteSessionStore(
+        path, idle_timeout=IDLE, absolute_lifetime=LIFETIME, clock=clock
+    ) as store:
+        token = await store.create("ada", {"a": 1})
+        session = await store.validate(token)
+        assert session.data == {"a": 1}
+        clock.advance(IDLE / 2)
+        assert (await store.renew(token)).expires_at == clock.wall() + IDLE
+        assert await store.count() == 1
+        assert await store.delete(session.session_id)
+        other = await store.create("ada")
+        assert await store.delete_user("ada") == [session_id_of(other)]
+        last = await store.create("ada")
+        clock.advance(IDLE)
+        assert await store.count_expired(5) == 1
+        assert await store.ended([session_id_of(last)]) == [session_id_of(last)]
+        assert await store.delete_expired(5) == 1
+    with pytest.raises(sqlite3.ProgrammingError, match="is closed"):
+        await store.count()
