@@ -339,6 +339,15 @@ async def test_coroutine_functions(make, run_async, clock, rule):
     assert await good() == "done"
 
 
+def test_a_function_that_has_worked_may_fail(make, run):
+    breaker = make()
+    call = run(breaker, lambda fn: fn())
+    for fn in (work, fail, work, fail, fail):
+        attempt(call, fn)
+
+    assert breaker.state == "open"
+
+
 def test_a_success_ends_the_row(make, run):
     breaker = make()
     bad, good = run(breaker, fail), run(breaker, work)
