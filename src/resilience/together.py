@@ -10,7 +10,7 @@ limiter are charged together: `[(limit, (a,)), (limit, (b,))]` takes two units w
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from resilience._core.key import canonical
 from resilience._core.quota import merged
@@ -125,12 +125,11 @@ def _charges(
             before = charges[place].cost if place in charges else 0
             charges[place] = charge._replace(cost=before + cost)
             limiters[place] = limiter
-    stores: dict[int, Any] = {id(limiter.counts_in): limiter.counts_in for limiter in limiters.values()}
-    if len(stores) != 1:
+    if not limiters:
+        raise ValueError("no limiter is given")
+    if len({id(limiter.counts_in) for limiter in limiters.values()}) > 1:
         raise ValueError(
-            "limiters that are asked together must count in one store: make one, and give it to each as store="
-            if stores
-            else "no limiter is given"
+            "limiters that are asked together must count in one store: make one, and give it to each of them"
         )
     return list(limiters.values()), list(charges.values())
 
