@@ -6,6 +6,8 @@ import copy
 import json
 import math
 import pickle
+import re
+from pathlib import Path
 
 import pytest
 
@@ -177,6 +179,8 @@ def test_only_a_public_code_shows_its_message_and_a_500_never_does():
     assert not_found_error("User").public_message == "User not found"
     assert service_unavailable_error("Wasabi storage").public_message.startswith("Wasabi storage")
     assert InvoiceLockedError(7, holder="ada").public_message == "Invoice locked"
+    internal = type("Internal", (ServiceError,), {"internal": True})
+    assert internal("db-7 is down", ErrorCode.CONFLICT).public_message == ErrorCode.CONFLICT.title
     assert (
         ServiceError("db-7 is down", ErrorCode.CONFLICT, status=500).public_message
         == ErrorCode.CONFLICT.title
@@ -288,3 +292,16 @@ def test_helpers_pass_on_what_they_are_given():
     assert rate_limit_error(60).retry_after == 60
     assert rate_limit_error().retry_after is None
     assert service_unavailable_error("Storage", 5.0).retry_after == 5.0
+
+
+# --- the page ------------------------------------------------------------------------------------
+
+
+def test_the_documentation_lists_the_codes_as_they_are():
+    page = (Path(__file__).parent.parent / "docs" / "errors.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \| (.+) \| (yes|no) \| (yes|no) \|$", page, re.MULTILINE)
+    codes = [code for code in vars(ErrorCode).values() if isinstance(code, ErrorCode)]
+    word = {True: "yes", False: "no"}
+    assert rows == [
+        (str(code.status), str(code), code.title, word[code.retryable], word[code.public]) for code in codes
+    ]

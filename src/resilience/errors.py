@@ -151,7 +151,8 @@ for _name, _status, _title, _retryable, _public in (
 class ServiceError(Exception):
     """An error that a service answers with; the root of all errors here.
 
-    A subclass for one kind of error sets `code` as a class attribute.
+    A subclass for one kind of error sets `code` as a class attribute; and `internal`, if its messages are
+    for developers whatever the code says.
 
     Args:
         message: What went wrong, for the person who asked; the code's title where left out.
@@ -171,6 +172,7 @@ class ServiceError(Exception):
         (404, 'No such call', False)
     """
 
+    internal: ClassVar[bool] = False
     code: ErrorCode = ErrorCode.INTERNAL_ERROR
     fields: Mapping[str, str] | None = None
     details: Mapping[str, Any] | None = None
@@ -208,9 +210,9 @@ class ServiceError(Exception):
 
     @property
     def public_message(self) -> str:
-        """What may be shown to anybody: the message, or the code's title where that is internal."""
-        internal = not self.code.public or self.status == 500  # noqa: PLR2004 - Internal Server Error
-        return self.code.title if internal else self.message
+        """What may be shown to anybody: the message, or the code's title where the message is internal."""
+        shown = self.code.public and not self.internal and self.status != 500  # noqa: PLR2004 - Internal Server Error
+        return self.message if shown else self.code.title
 
     @property
     def status(self) -> int:
@@ -246,8 +248,11 @@ class _PolicyError(ServiceError):
     """What a policy raises.
 
     Rejections are the hot path of an outage, so these have no Python `__init__`: their fields are
-    properties over `args`, and the message is formatted only when someone reads it.
+    properties over `args`, and the message is formatted only when someone reads it. Messages name breakers
+    and limiters, which are nobody else's business.
     """
+
+    internal = True
 
     if TYPE_CHECKING:  # each has its own signature for checkers, and the builtin's code
 
@@ -255,11 +260,6 @@ class _PolicyError(ServiceError):
 
     else:
         __init__ = Exception.__init__
-
-    @property
-    def public_message(self) -> str:
-        """The code's title: names of breakers and limiters are nobody else's business."""
-        return self.code.title
 
 
 class CircuitOpenError(_PolicyError):

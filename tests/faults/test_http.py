@@ -22,6 +22,7 @@ from resilience.errors import (
     validation_error,
 )
 from resilience.http import client_address, client_key, is_request_id, one_line, parse_error
+from resilience.stores import StoreUnavailable
 from resilience.testing import FakeClock
 
 TRUSTED = ["10.0.0.0/8"]
@@ -258,6 +259,7 @@ def refused() -> RateLimitedError:
         not_found_error("User"),
         validation_error("Email is invalid", {"email": "invalid"}),
         CircuitOpenError("storage-secret", 4.0),
+        StoreUnavailable("cannot open /srv/secret.db"),
         refused(),
         ExceptionGroup("secret", [not_found_error("User")]),
         TimeoutError("secret"),

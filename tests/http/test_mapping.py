@@ -23,6 +23,7 @@ from resilience.errors import (
     not_found_error,
 )
 from resilience.http.mapping import MOST_FIELDS, ErrorMapper, field_errors, to_service_error
+from resilience.stores import StoreUnavailable
 
 
 def named(package: str, name: str, *bases: type, **attributes) -> Exception:
@@ -39,6 +40,7 @@ def named(package: str, name: str, *bases: type, **attributes) -> Exception:
         (not_found_error("User"), 404, None),
         (CircuitOpenError("storage", 4.0), 503, 4.0),
         (DeadlineExceeded("2.0 s were up"), 504, None),
+        (StoreUnavailable("no disk", retry_after=2.0), 503, 2.0),
         (
             RateLimitedError(Decision.of(False, Quota(6, per=900.0), "login", remaining=0, retry_after=7.0)),
             429,

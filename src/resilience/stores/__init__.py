@@ -29,6 +29,8 @@ class StoreUnavailable(ServiceError):  # noqa: N818 - the name says what is the 
     It is a 503 and never a 429: nobody has called too often.
     """
 
+    internal = True  # the message names files and servers
+
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message, ErrorCode.SERVICE_UNAVAILABLE, retry_after=retry_after)
 
