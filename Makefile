@@ -48,8 +48,8 @@ format: $(VENV)/dev.stamp         ## lay the code out
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-model:           ## check the breaker's state machine under every interleaving of 4 callers; needs Spin and a C compiler
-	$(PYTHON) tests/models/check.py
+model: $(VENV)/test.stamp         ## check the breaker under every interleaving of 4 callers; needs spin and gcc
+	RESILIENCE_NOTHING_SKIPPED=1 $(PY) -m tests.run tests/models
 
 bench: $(VENV)/bench.stamp        ## measure, and print the table that docs/benchmarks.md keeps
 	$(PY) -m benchmarks
