@@ -171,7 +171,7 @@ def test_subscribing_from_many_threads_loses_nobody(seen):
         thread.join()
 
     assert len(seen) == 800
-    assert fail_never not in [hook._listener for hook in events._subscribers.hooks]
+    assert fail_never not in [hook._listener for hook in events.SUBSCRIBERS.hooks]
 
 
 def fail_never(event): ...

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import threading
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from resilience.callables import Kind, kind_of, name_of
 from resilience.fork import survive_fork
@@ -193,7 +193,8 @@ class _Subscribers:
             self.hooks = tuple(other for other in self.hooks if other is not hook)
 
 
-_subscribers = _Subscribers()
+SUBSCRIBERS: Final = _Subscribers()
+"""Whoever gets everything; a hot path spares itself the record where this has no hooks."""
 
 
 def subscribe(listener: Listener) -> Callable[[], None]:
@@ -209,8 +210,8 @@ def subscribe(listener: Listener) -> Callable[[], None]:
         TypeError: `listener` is not a plain function.
     """
     hook = Hook(listener)
-    _subscribers.add(hook)
-    return lambda: _subscribers.remove(hook)
+    SUBSCRIBERS.add(hook)
+    return lambda: SUBSCRIBERS.remove(hook)
 
 
 def hooks(*listeners: Listener | None) -> tuple[Hook, ...]:
@@ -220,12 +221,7 @@ def hooks(*listeners: Listener | None) -> tuple[Hook, ...]:
 
 def is_heard(own: tuple[Hook, ...]) -> bool:
     """Whether anybody would get an event, so that a hot path need not make a record for nobody."""
-    return bool(own or _subscribers.hooks)
-
-
-def heard(own: tuple[Hook, ...] = ()) -> bool:
-    """Return whether anybody would get an event, so that a hot path can spare itself the record."""
-    return bool(own or _subscribers.hooks)
+    return bool(own or SUBSCRIBERS.hooks)
 
 
 def publish(event: Any, own: Iterable[Hook] = ()) -> None:
@@ -235,5 +231,5 @@ def publish(event: Any, own: Iterable[Hook] = ()) -> None:
     """
     for hook in own:
         hook(event)
-    for hook in _subscribers.hooks:
+    for hook in SUBSCRIBERS.hooks:
         hook(event)
