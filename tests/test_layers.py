@@ -33,8 +33,11 @@ PURE = {
 CONSTANTS = {"resilience._core.signs": {"socket"}}  # for the number of an error
 """Whence a module of the core takes a constant, and nothing else."""
 
-READINGS = {"resilience.stores.memory": {"time.monotonic_ns"}}  # the same clock, in the integers it counts in
-"""Which other module reads a clock of the machine."""
+READINGS = {  # the same clocks as the system's, read in the integers that these count in
+    "resilience.stores.memory": {"time.monotonic_ns"},
+    "resilience.stores.sqlite": {"time.time_ns"},
+}
+"""Which other modules read a clock of the machine."""
 
 FOUNDATION = {"errors", "events", "clock", "callables", "fork", "checks"}
 """What every driver may build on."""
