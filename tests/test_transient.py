@@ -192,7 +192,21 @@ def test_programming_errors_are_never_transient_whatever_they_say(cls):
     "cls", [KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError, BaseException]
 )
 def test_what_is_no_exception_is_never_transient(cls):
-    assert classify(caused(cls("timeout"), TimeoutError())) == (False, True, cls.__name__)
+    assert not is_transient(caused(cls("timeout"), TimeoutError()))
+    assert not classify(cls()).transient
+
+
+def test_what_is_no_exception_is_never_transient_under_any_name():
+    cls = type("ConnectionError", (BaseException,), {"__module__": "redis.exceptions"})
+
+    assert not is_transient(cls())
+
+
+def test_the_reason_names_the_class_of_the_exception():
+    assert classify(KeyError("x")).reason == "KeyError"
+    assert classify(MyTimeoutError()).reason == f"{__name__.partition('.')[0]}.MyTimeoutError"
+    assert classify(httpx.ReadTimeout("x")).reason == "httpx.ReadTimeout"
+    assert classify(asyncio.CancelledError()).reason == "asyncio.CancelledError"
 
 
 # --- our own -------------------------------------------------------------------------------------
@@ -355,6 +369,19 @@ def test_subclasses_of_users_are_covered():
 
     assert is_transient(StorageTimeout("x"))
     assert not is_transient(Refused("x"))
+
+
+def test_a_connection_that_sqlalchemy_gave_up_was_lost_whatever_the_driver_says_in_words():
+    def failure(orig):
+        return classify(sqlalchemy.exc.DBAPIError("SELECT 1", {}, orig, connection_invalidated=True))
+
+    assert failure(psycopg.OperationalError("la connexion est perdue")) == (
+        True,
+        True,
+        "connection invalidated",
+    )
+    assert failure(psycopg.OperationalError("the connection is lost")).reason == "libpq: connection is lost"
+    assert not failure(psycopg.errors.TransactionResolutionUnknown("x")).transient
 
 
 def test_a_class_that_moves_inside_its_package_is_still_known():

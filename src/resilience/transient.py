@@ -57,7 +57,7 @@ def classify(exc: BaseException) -> Failure:
         >>> classify(ConnectionRefusedError())
         Failure(transient=True, may_be_processed=False, reason='ConnectionRefusedError')
         >>> classify(KeyError("timeout"))
-        Failure(transient=False, may_be_processed=True, reason='LookupError')
+        Failure(transient=False, may_be_processed=True, reason='KeyError')
     """
     rule = _rule_of(type(exc))
     if isinstance(rule, Failure):
@@ -251,11 +251,15 @@ def _find_rule(
         package = str(base.__module__).partition(".")[0]
         rule = taxonomy.TYPES.get(package, {}).get(base.__name__)
         if rule in _BY_TYPE:
-            name = base.__name__ if package == "builtins" else f"{package}.{base.__name__}"
-            return Failure(*_BY_TYPE[rule], name)
+            return Failure(*_BY_TYPE[rule], _name(cls))
         if rule is not None:
             return signs.READERS.get(rule, rule)
-    return Failure(False, True, cls.__name__)  # BaseException only: never the business of a retry
+    return Failure(False, True, _name(cls))  # BaseException only: never the business of a retry
+
+
+def _name(cls: type[BaseException]) -> str:
+    package = str(cls.__module__).partition(".")[0]
+    return cls.__name__ if package == "builtins" else f"{package}.{cls.__name__}"
 
 
 # --- what lies below an exception ----------------------------------------------------------------
@@ -299,14 +303,16 @@ class _Inquiry:
 
     def wrapped(self, exc: BaseException) -> Failure | None:
         """Judge a wrapper by what it wraps; a connection that SQLAlchemy gave up was lost."""
-        below = self.judge(signs.wrapped(exc))
-        if below is None and signs.attribute(exc, "connection_invalidated") is True:
+        inner = signs.wrapped(exc)
+        below = self.judge(inner)
+        lost = signs.attribute(exc, "connection_invalidated") is True and signs.by_sqlstate(inner) is None
+        if lost and (below is None or not below.transient):
             return Failure(True, True, "connection invalidated")
         return below
 
     def connect(self, exc: BaseException) -> Failure:
         """Judge a client's failure to connect."""
-        return self._refusal(exc) or Failure(True, False, _name(exc))
+        return self._refusal(exc) or Failure(True, False, _name(type(exc)))
 
     def transport(self, exc: BaseException) -> Failure:
         """Judge a client's connection error, which may have come before or after the request was sent."""
@@ -315,7 +321,7 @@ class _Inquiry:
             return refusal
         below = self.judge(signs.wrapped(exc))
         unprocessed = below is not None and below.transient and not below.may_be_processed
-        return Failure(True, not unprocessed, _name(exc))
+        return Failure(True, not unprocessed, _name(type(exc)))
 
     def _refusal(self, exc: BaseException) -> Failure | None:
         """Find a refused name or certificate below; there, what was being handled counts as well."""
@@ -331,10 +337,6 @@ class _Inquiry:
                 return None if verdict is None or verdict.transient else verdict
             link = below
         return None
-
-
-def _name(exc: BaseException) -> str:
-    return f"{type(exc).__module__.partition('.')[0]}.{type(exc).__name__}"
 
 
 _ASKS_BELOW: Final[dict[Rule, Callable[[_Inquiry, Any], Failure | None]]] = {

@@ -398,6 +398,14 @@ def test_grpc_pushback():
     assert signs.by_grpc(grpc.RpcError()) is None
 
 
+def test_metadata_that_cannot_be_had_holds_nothing():
+    def not_yet():
+        raise RuntimeError("the call is not done")
+
+    assert signs.grpc_metadata(SimpleNamespace(trailing_metadata=not_yet), "x") is None
+    assert signs.grpc_metadata(SimpleNamespace(trailing_metadata=5), "x") is None
+
+
 def test_object_store():
     said = (
         "Generic S3 error: Error performing GET http://store.invalid/b/timeout in 1ms - {}\n\n"

@@ -72,6 +72,7 @@ def test_fault_65_an_absurd_retry_after_is_clamped(value):
 def test_fault_65_a_retry_after_that_makes_no_sense_is_ignored(value):
     delay, attempts = delay_after_429(value)
 
+    assert transient.retry_after_of(httpx.Response(429, headers={"Retry-After": value}), WALL) is None
     assert delay <= 0.001
     assert attempts == 2
 
