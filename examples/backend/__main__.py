@@ -72,6 +72,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000, help="0 takes any free one (default: %(default)s)")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s  %(message)s")
+    allow_many_connections()
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # what it says of each request, the policies count
     try:
         settings = Settings.from_environment()
@@ -85,6 +86,15 @@ def main() -> None:
             provider = stack.enter_context(fake_telephony(settings))
             settings = dataclasses.replace(settings, telephony_url=provider)
         serve(Backend(settings), listener, what_to_try(address, settings))
+
+
+def allow_many_connections() -> None:
+    """Let this process have as many open files as the system allows it: each connection is one."""
+    with contextlib.suppress(ImportError):  # Windows has no such limit
+        import resource  # noqa: PLC0415 - see above
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def serve(backend: Backend, listener: socket.socket, greeting: str) -> None:

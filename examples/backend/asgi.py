@@ -6,6 +6,7 @@ any. Routes that have a limit of their own are not charged to the API's, and mon
 
 # FastAPI reads the annotations at run time, so there is no `from __future__ import annotations` here.
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
@@ -14,6 +15,7 @@ from urllib.parse import parse_qsl
 from fastapi import APIRouter, Depends, FastAPI, Path, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from examples.adapters.asgi import ResilienceMiddleware
 from examples.backend.assembly import Backend
@@ -30,7 +32,7 @@ from examples.backend.schemas import (
     recording_body,
     user_body,
 )
-from resilience import authentication_error
+from resilience import authentication_error, service_unavailable_error
 from resilience.http import client_address, client_key
 
 ACCEPTED: Final = 202
@@ -62,7 +64,27 @@ def create_app(backend: Backend) -> ResilienceMiddleware:
     del app.exception_handlers[RequestValidationError]  # the adapter has an answer for every error
     for routes in (auth, recordings, webhooks, probes, monitoring):
         app.include_router(routes)
-    return ResilienceMiddleware(app, development=development)
+    return ResilienceMiddleware(Interruptible(app, backend), development=development)
+
+
+class Interruptible:
+    """Has a request that is cut off by the end of the process answered: 503, come back in a moment.
+
+    uvicorn cancels what still runs when its grace is over, and would make a bare 500 of it.
+    """
+
+    def __init__(self, app: FastAPI, backend: Backend) -> None:
+        self._app = app
+        self._backend = backend
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        try:
+            await self._app(scope, receive, send)
+        except asyncio.CancelledError:
+            if not self._backend.draining:
+                raise
+            raise service_unavailable_error("The service", retry_after=1.0) from None
 
 
 # --- who asks ------------------------------------------------------------------------------------

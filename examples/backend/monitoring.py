@@ -12,6 +12,7 @@ import logging
 import sqlite3
 from typing import TYPE_CHECKING, Any, Final
 
+from examples.backend.schemas import timestamp
 from resilience import authentication_error, authorization_error
 from resilience.retry_stats import RetryStats
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from examples.backend.assembly import Backend
+    from resilience.limiting import LimiterStats
 
 logger: Final = logging.getLogger("backend.monitoring")
 
@@ -87,11 +89,27 @@ class Monitoring:
 
     async def rate_limit_stats(self) -> dict[str, Any]:
         """Return what each limiter counts, with its keys hashed: they are addresses of people."""
-        return {}
+        return {
+            "limiters": [_limiter_body(await each.stats(hashed=True)) for each in self._backend.limits.all]
+        }
 
     def breakers(self) -> dict[str, Any]:
         """Return the state of each circuit breaker."""
         return {"breakers": [breaker.snapshot()._asdict() for breaker in self._backend.breakers]}
+
+
+def _limiter_body(stats: LimiterStats) -> dict[str, Any]:
+    entries = [
+        {
+            "key": "/".join(entry.key),
+            "quota": str(entry.quota),
+            "count": entry.count,
+            "reset_at": timestamp(entry.reset_at),
+            "reset_after": entry.reset_after,
+        }
+        for entry in stats.entries
+    ]
+    return {**stats._asdict(), "entries": entries}
 
 
 def _check(good: bool, output: str) -> dict[str, str]:

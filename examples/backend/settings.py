@@ -9,19 +9,21 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args, get_origin, get_type_hints
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PREFIX: Final = "BACKEND_"
+SHORTEST_SECRET: Final = 32
+"""Characters."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """How this process runs."""
 
-    environment: Literal["development", "production"] = "development"
+    environment: Literal["production", "development"] = "production"
     """In development an error's `details` are shown, and the API's description stands at /docs."""
     public_url: str = ""
     """Where browsers find the backend. With https, cookies are `Secure` and carry the `__Host-` prefix."""
@@ -86,15 +88,21 @@ class Settings:
             >>> Settings.from_environment({"BACKEND_TELEPHONY_RECOVERY": "0.5"}).telephony_recovery
             0.5
         """
-        fields = {PREFIX + field.name.upper(): field for field in dataclasses.fields(cls)}
+        types = get_type_hints(cls)
+        names = {PREFIX + name.upper(): name for name in types}
         given = {name: value for name, value in environ.items() if name.startswith(PREFIX)}
-        if unknown := given.keys() - fields.keys():
+        if unknown := given.keys() - names.keys():
             raise ValueError(
-                f"{', '.join(sorted(unknown))}: no such setting; see examples/backend/settings.py"
+                f"no such setting: {', '.join(sorted(unknown))}; see examples/backend/settings.py"
             )
-        return cls(
-            **{fields[name].name: _read(name, value, fields[name].default) for name, value in given.items()}
-        )
+        return cls(**{names[name]: _read(name, text, types[names[name]]) for name, text in given.items()})
+
+    def __post_init__(self) -> None:
+        """Check what depends on more than its form."""
+        if 0 < len(self.secret) < SHORTEST_SECRET:
+            raise ValueError(
+                f"{PREFIX}SECRET has {len(self.secret)} characters: use at least {SHORTEST_SECRET}, at random"
+            )
 
     @property
     def secure_cookies(self) -> bool:
@@ -102,17 +110,16 @@ class Settings:
         return self.public_url.startswith("https://")
 
 
-def _read(name: str, text: str, default: object) -> object:
-    """Return `text` as the type that the setting's default has."""
+def _read(name: str, text: str, kind: Any) -> Any:
+    """Return `text` as what the setting's type says."""
+    if get_origin(kind) is tuple:
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    if get_origin(kind) is Literal:
+        if text not in get_args(kind):
+            raise ValueError(f"{name}={text!r}: one of {', '.join(get_args(kind))} is expected")
+        return text
     try:
-        match default:
-            case tuple():
-                return tuple(part.strip() for part in text.split(",") if part.strip())
-            case Path():
-                return Path(text)
-            case int() | float():
-                return type(default)(text)
-            case _:
-                return text
+        return kind(text)
     except ValueError:
-        raise ValueError(f"{name}={text!r}: a {type(default).__name__} is expected") from None
+        expected = {int: "a whole number", float: "a number"}[kind]
+        raise ValueError(f"{name}={text!r}: {expected} is expected") from None

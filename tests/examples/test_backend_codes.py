@@ -108,10 +108,11 @@ async def test_a_code_is_of_use_for_its_own_address_only(users):
 async def test_until_it_is_verified_the_newest_registration_counts_and_then_none(users):
     await users.register(user_named(password_hash="first"), codes.issue(ADA, NOW), NOW)
     code = codes.issue(ADA, NOW)
-    assert await users.register(user_named("u2", password_hash="second"), code, NOW)
+    assert await users.register(user_named("u2", password_hash="second"), code, NOW) is None
     assert (await users.by_email(ADA)).password_hash == "second"
     assert await users.verify(ADA, code.hash, NOW)
-    assert not await users.register(user_named("u3", password_hash="third"), codes.issue(ADA, NOW), NOW)
+    owner = await users.register(user_named("u3", password_hash="third"), codes.issue(ADA, NOW), NOW)
+    assert owner.id == "u1"
     assert (await users.by_email(ADA)).password_hash == "second"
     assert (await users.by_id("u1")).email == ADA
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import threading
 
@@ -108,7 +109,20 @@ async def test_a_torn_download_is_begun_anew_and_leaves_nothing(subject, fake):
     fake.provider.add_fault(Fault(on="recordings", cut=True, next=1))
     recording = await subject.fetch()
     assert recording.sound.sha256 == hashlib.sha256(SOUND).hexdigest()
-    assert [file.name for file in subject.leftovers()] == [SID]
+    assert [file.name for file in subject.leftovers()] == [recording.sound.sha256]
+
+
+async def test_of_two_fetches_at_the_same_time_one_counts(subject):
+    one, other = await asyncio.gather(subject.fetch(), subject.fetch())
+    assert (one.object_key, one.stored_at) == (other.object_key, other.stored_at)
+    assert len(subject.leftovers()) == 1
+
+
+async def test_the_details_of_another_call_are_refused(subject, fake):
+    fake.provider.change_call(SID, {"Sid": "../../etc"})
+    with pytest.raises(ServiceError) as caught:
+        await subject.fetch()
+    assert caught.value.status == 502
 
 
 async def test_an_unknown_call_is_not_found_and_says_nothing_against_the_provider(subject):

@@ -16,10 +16,10 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+from resilience import ErrorCode, ServiceError, authentication_error, validation_error
+from resilience._core.key import fold
 from resilience.clock import SYSTEM_CLOCK
-from resilience.errors import ErrorCode, ServiceError, authentication_error, validation_error
 from resilience.janitor.sessions import session_id_of
-from resilience.limiter import fold
 
 if TYPE_CHECKING:
     from examples.backend.domain.codes import OneTimeCode, OneTimeCodes
@@ -47,8 +47,8 @@ class User:
 class Users(Protocol):
     """The users and their codes. Each method is one transaction."""
 
-    async def register(self, user: User, code: OneTimeCode, now: float) -> bool:
-        """Add `user`, or replace one of the same address that was never verified; False if it was."""
+    async def register(self, user: User, code: OneTimeCode, now: float) -> User | None:
+        """Add `user`, or put it in place of one who never proved the address; else return who did."""
         ...
 
     async def replace_code(self, email_key: str, code: OneTimeCode) -> str | None:
@@ -142,13 +142,14 @@ class Accounts:
             password_hash=await self._passwords.hash(password),
         )
         code = self._codes.issue(key, now)
-        if await self._users.register(user, code, now):
+        owner = await self._users.register(user, code, now)
+        if owner is None:
             logger.info("registered %s from %s", masked(email), address)
             await self._send_code(email, code)
         else:
             logger.info("registration of the known address %s from %s", masked(email), address)
             await self._mail.send(
-                email,
+                owner.email,
                 "You have an account already",
                 "Somebody, perhaps you, has just tried to open an account with this address, which has one.\n"
                 "If it was you, simply log in. If it was not, nothing has changed and nothing needs doing.\n",

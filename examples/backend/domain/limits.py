@@ -20,13 +20,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from resilience.errors import RateLimitedError
-from resilience.limiter import AsyncRateLimiter, acquire_all_async
+from resilience import AsyncRateLimiter, RateLimitedError
+from resilience.together import acquire_all_async
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from resilience.limiter import Decision, Store
+    from resilience import Decision
+    from resilience.stores import Store
 
 
 class Limits:

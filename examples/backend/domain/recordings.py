@@ -5,7 +5,8 @@ The rules:
 - What the provider says is a claim. A recording is taken only from allowed hosts, without following
   redirects, if it is sound, and up to a size; it is stored under a name of our own.
 - A recording that is not there yet is no failure: the caller is told when to look again.
-- Asking again is harmless. What is in the store is served from there, and the provider is not asked.
+- Asking again is harmless, also at the same time: what is in the store is served from there, and of two
+  fetches of one recording the one that ends first counts.
 - The whole fetch has one deadline, which every attempt, pause and download below it keeps to.
 """
 
@@ -19,9 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
+from resilience import deadline, not_found_error
 from resilience.clock import SYSTEM_CLOCK
-from resilience.deadline import deadline
-from resilience.errors import not_found_error
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -112,8 +112,8 @@ class Catalogue(Protocol):
         """Return the recording of this call, if it is in the store."""
         ...
 
-    async def add(self, recording: Recording) -> None:
-        """Enter `recording`; nothing happens if it is there already."""
+    async def add(self, recording: Recording) -> Recording:
+        """Enter `recording`, unless one of the same call is there already; return the one that is."""
         ...
 
 
@@ -177,12 +177,12 @@ class Recordings:
             sound = await self._telephony.download(url, file)
             if sound is None:
                 return self._expected(call)
-            object_key = f"recordings/{call.sid}"
+            object_key = f"recordings/{call.sid}/{sound.sha256}"  # so none is ever written over
             await self._objects.put(object_key, file, sound.content_type)
-        recording = Recording(call=call, sound=sound, object_key=object_key, stored_at=self._clock.wall())
-        await self._catalogue.add(recording)
         logger.info("stored the recording of call %s: %d bytes", call.sid, sound.size)
-        return recording
+        return await self._catalogue.add(
+            Recording(call=call, sound=sound, object_key=object_key, stored_at=self._clock.wall())
+        )
 
     def _expected(self, call: Call) -> NotReady:
         """Return when to look again.

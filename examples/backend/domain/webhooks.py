@@ -14,8 +14,8 @@ import hmac
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+from resilience import ErrorCode, ServiceError
 from resilience.clock import SYSTEM_CLOCK
-from resilience.errors import ErrorCode, ServiceError
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -20,17 +20,13 @@ class SQLiteCatalogue:
 
     async def find(self, call_sid: str) -> Recording | None:
         """Return the recording of this call, if it is in the store."""
+        return await self._database.read(lambda db: _find(db, call_sid))
 
-        def find(db: sqlite3.Connection) -> Recording | None:
-            row = db.execute("SELECT * FROM recordings WHERE call_sid = ?", (call_sid,)).fetchone()
-            return None if row is None else _recording_of(row)
+    async def add(self, recording: Recording) -> Recording:
+        """Enter `recording`, unless one of the same call is there already; return the one that is."""
 
-        return await self._database.read(find)
-
-    async def add(self, recording: Recording) -> None:
-        """Enter `recording`; nothing happens if it is there already."""
-
-        def add(db: sqlite3.Connection) -> None:
+        def add(db: sqlite3.Connection) -> Recording:
+            call, sound = recording.call, recording.sound
             db.execute(
                 """
                 INSERT INTO recordings (call_sid, status, object_key, content_type, size, sha256, from_number,
@@ -39,23 +35,29 @@ class SQLiteCatalogue:
                 ON CONFLICT (call_sid) DO NOTHING
                 """,
                 (
-                    recording.call.sid,
-                    recording.call.status,
+                    call.sid,
+                    call.status,
                     recording.object_key,
-                    recording.sound.content_type,
-                    recording.sound.size,
-                    recording.sound.sha256,
-                    recording.call.from_number,
-                    recording.call.to_number,
-                    recording.call.direction,
-                    recording.call.started_at,
-                    recording.call.ended_at,
-                    recording.call.duration,
+                    sound.content_type,
+                    sound.size,
+                    sound.sha256,
+                    call.from_number,
+                    call.to_number,
+                    call.direction,
+                    call.started_at,
+                    call.ended_at,
+                    call.duration,
                     recording.stored_at,
                 ),
             )
+            return _find(db, call.sid) or recording
 
-        await self._database.write(add)
+        return await self._database.write(add)
+
+
+def _find(db: sqlite3.Connection, call_sid: str) -> Recording | None:
+    row = db.execute("SELECT * FROM recordings WHERE call_sid = ?", (call_sid,)).fetchone()
+    return None if row is None else _recording_of(row)
 
 
 def _recording_of(row: sqlite3.Row) -> Recording:

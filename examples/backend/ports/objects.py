@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from resilience.retry import AsyncRetryManager
+    from resilience import AsyncRetryManager
 
 
 class FolderObjects:

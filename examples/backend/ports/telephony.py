@@ -19,16 +19,14 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx2
 
 from examples.backend.domain.recordings import Call, Sound
-from resilience.errors import ErrorCode, ServiceError, service_unavailable_error
-from resilience.transient import is_transient
+from resilience import ErrorCode, ServiceError, is_transient, service_unavailable_error
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from examples.backend.settings import Settings
-    from resilience.breaker import CircuitBreaker
-    from resilience.retry import AsyncRetryManager
+    from resilience import AsyncRetryManager, CircuitBreaker
 
 UNUSABLE: Final = ErrorCode("EXTERNAL_SERVICE_ERROR", 502, "A service we depend on failed", public=False)
 """The library's code of this name, but not worth a retry: asking again would give the same answer."""
@@ -78,9 +76,12 @@ class HTTPTelephony:
         if body is None:
             return None
         try:
-            return self._call_of(json.loads(body)["Call"])
+            call = self._call_of(json.loads(body)["Call"])
         except (ValueError, LookupError, TypeError) as error:
             raise _nonsense("the details of a call cannot be read") from error
+        if call.sid != call_sid:
+            raise _nonsense("these are the details of another call")
+        return call
 
     async def download(self, url: str, into: Path) -> Sound | None:
         """Write the recording at `url` to the file `into`; None if it is not there yet."""

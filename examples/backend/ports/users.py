@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from examples.backend.domain.accounts import User
 from examples.backend.domain.codes import MAX_ATTEMPTS
@@ -20,10 +20,10 @@ class SQLiteUsers:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def register(self, user: User, code: OneTimeCode, now: float) -> bool:
-        """Add `user`, or replace one of the same address that was never verified; False if it was."""
+    async def register(self, user: User, code: OneTimeCode, now: float) -> User | None:
+        """Add `user`, or put it in place of one who never proved the address; else return who did."""
 
-        def register(db: sqlite3.Connection) -> bool:
+        def register(db: sqlite3.Connection) -> User | None:
             row = db.execute(
                 """
                 INSERT INTO users (id, email, email_key, name, password_hash, created_at)
@@ -43,9 +43,9 @@ class SQLiteUsers:
                 },
             ).fetchone()
             if row is None:
-                return False
+                return _find(db, "email_key", user.email_key)
             _put_code(db, row["id"], code)
-            return True
+            return None
 
         return await self._database.write(register)
 
@@ -92,18 +92,16 @@ class SQLiteUsers:
 
     async def by_email(self, email_key: str) -> User | None:
         """Return the user of this address."""
-        return await self._find("email_key", email_key)
+        return await self._database.read(lambda db: _find(db, "email_key", email_key))
 
     async def by_id(self, user_id: str) -> User | None:
         """Return the user of this id."""
-        return await self._find("id", user_id)
+        return await self._database.read(lambda db: _find(db, "id", user_id))
 
-    async def _find(self, column: str, value: str) -> User | None:
-        def find(db: sqlite3.Connection) -> User | None:
-            row = db.execute(f"SELECT * FROM users WHERE {column} = ?", (value,)).fetchone()  # noqa: S608 - see above
-            return None if row is None else _user_of(row)
 
-        return await self._database.read(find)
+def _find(db: sqlite3.Connection, column: Literal["email_key", "id"], value: str) -> User | None:
+    row = db.execute(f"SELECT * FROM users WHERE {column} = ?", (value,)).fetchone()  # noqa: S608 - one of two
+    return None if row is None else _user_of(row)
 
 
 def _put_code(db: sqlite3.Connection, user_id: str, code: OneTimeCode) -> None:

@@ -11,7 +11,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from resilience.errors import service_unavailable_error
+from resilience import service_unavailable_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,0 +1,43 @@
+"""Settings: read from the environment, or refused with a word on what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from examples.backend.settings import Settings
+
+
+def test_every_kind_of_value_is_read():
+    settings = Settings.from_environment(
+        {
+            "BACKEND_VAR": "/srv/backend",
+            "BACKEND_TRUSTED_PROXIES": "10.0.0.0/8, 192.168.0.0/16",
+            "BACKEND_MAX_BODY": "1024",
+            "BACKEND_TELEPHONY_RECOVERY": "0.5",
+            "BACKEND_PUBLIC_URL": "https://backend.example.com",
+            "HOME": "/root",
+        }
+    )
+    assert settings.var == Path("/srv/backend")
+    assert settings.trusted_proxies == ("10.0.0.0/8", "192.168.0.0/16")
+    assert settings.max_body == 1024
+    assert settings.telephony_recovery == 0.5
+    assert settings.secure_cookies
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("BACKEND_TELEFONY_URL", "x", "no such setting: BACKEND_TELEFONY_URL"),
+        ("BACKEND_MAX_BODY", "much", "BACKEND_MAX_BODY='much': a whole number is expected"),
+        ("BACKEND_DRAIN_NOTICE", "long", "BACKEND_DRAIN_NOTICE='long': a number is expected"),
+        ("BACKEND_ENVIRONMENT", "staging", "BACKEND_ENVIRONMENT='staging': one of production, development"),
+        ("BACKEND_LIMITER_STORE", "disk", "BACKEND_LIMITER_STORE='disk': one of memory, sqlite"),
+        ("BACKEND_SECRET", "short", "BACKEND_SECRET has 5 characters: use at least 32"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(name, value, message):
+    with pytest.raises(ValueError, match=message):
+        Settings.from_environment({name: value})
