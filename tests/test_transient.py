@@ -495,7 +495,7 @@ def test_a_server_that_hangs_up(client, hanging_up):
     assert classify(exc)[:2] == (True, not while_connecting)
 
 
-@pytest.mark.parametrize("client", FETCHES.keys() - {"grpc"})  # grpc keeps the reason to itself
+@pytest.mark.parametrize("client", sorted(FETCHES.keys() - {"grpc"}))  # grpc keeps the reason to itself
 def test_a_name_that_does_not_exist(client, monkeypatch):
     def unknown(*_, **__):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
