@@ -94,7 +94,7 @@ class ResilienceMiddleware:
         exchange = Exchange(
             self._settings,
             scope.get("method", "GET"),
-            scope["path"].encode("utf-8", "surrogateescape"),
+            scope["path"].encode("utf-8", "surrogatepass"),
             ", ".join(accept) or None,
             proposed[0] if len(proposed) == 1 else None,
         )

@@ -116,7 +116,8 @@ class Exchange:
         if error.status == 500:  # noqa: PLR2004 - Internal Server Error
             self.log_failure("failed", exception)
         elif error.status > 500:  # noqa: PLR2004 - a dependency's failure, a deadline
-            self._log(logging.WARNING, f"answered {error.status}: {http.one_line(str(error))}")
+            cause = error.__cause__ or error
+            self._log(logging.WARNING, f"answered {error.status}: {http.one_line(repr(cause))}")
         return error
 
     def response_for(self, error: ServiceError) -> http.ErrorResponse:

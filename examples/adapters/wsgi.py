@@ -66,7 +66,7 @@ class ResilienceMiddleware:
         exchange = Exchange(
             self._settings,
             environ["REQUEST_METHOD"],
-            path.encode("latin-1"),
+            path.encode("latin-1", "replace"),
             environ.get("HTTP_ACCEPT"),
             environ.get("HTTP_X_REQUEST_ID"),
         )

@@ -573,7 +573,7 @@ async def test_a_dependency_s_failure_is_a_warning_and_a_client_s_is_none(caplog
     await fetch(APP, "/nonexistent")
     (record,) = [record for record in caplog.records if record.name == "resilience.http"]
     assert record.levelno == logging.WARNING
-    assert "answered 503: circuit breaker 'storage-eu-7' is open" in record.getMessage()
+    assert "answered 503: CircuitOpenError('storage-eu-7', 4.2)" in record.getMessage()
 
 
 async def test_a_log_that_is_off_costs_no_traceback(caplog):

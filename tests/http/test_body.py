@@ -112,9 +112,14 @@ def test_in_development_everything_is_shown(form):
     assert "in failed" in details["traceback"][-1]
 
 
-def test_an_error_without_a_cause_tells_of_itself():
-    details = error_body(not_found_error("User"), request_id="r1", development=True)["details"]
-    assert details == {"exception": "resilience.errors.ServiceError: User not found", "traceback": []}
+def test_an_error_without_a_cause_tells_of_itself_if_it_was_raised():
+    error = not_found_error("User")
+    assert error_body(error, request_id="r1", development=True)["details"] == {}
+    with pytest.raises(ServiceError):
+        raise error
+    details = error_body(error, request_id="r1", development=True)["details"]
+    assert details["exception"] == "resilience.errors.ServiceError: User not found"
+    assert "raise error" in details["traceback"][-1]
 
 
 def test_a_policy_s_message_is_for_developers():

@@ -6,9 +6,11 @@ import asyncio
 import sqlite3
 import threading
 
+import httpx
 import psycopg
 import pydantic
 import pytest
+import requests
 import sqlalchemy as sa
 from fastapi.exceptions import RequestValidationError, ResponseValidationError
 from starlette.exceptions import HTTPException
@@ -118,6 +120,13 @@ def test_a_rule_goes_before_what_is_recognised_and_a_later_one_before_an_earlier
     assert mapper(TimeoutError()).code is ErrorCode.CONFLICT
     assert mapper.adding(TimeoutError, ErrorCode.TIMEOUT)(TimeoutError()).code is ErrorCode.TIMEOUT
     assert to_service_error(TimeoutError()).code is ErrorCode.TIMEOUT
+
+
+def test_an_error_of_ours_can_be_mapped_too():
+    mapper = ErrorMapper({CircuitOpenError: ErrorCode.CONFLICT, Exception: ErrorCode.BAD_REQUEST})
+    assert mapper(CircuitOpenError("storage", 1.0)).code is ErrorCode.CONFLICT
+    assert mapper(not_found_error()).code is ErrorCode.RESOURCE_NOT_FOUND
+    assert mapper(KeyError()).code is ErrorCode.BAD_REQUEST
 
 
 def test_a_failing_rule_still_gives_an_answer():
@@ -311,6 +320,13 @@ def test_sqlite_is_told_by_its_result_code():
         (named("asyncpg", "PostgresError"), "DATABASE_ERROR"),
         (TimeoutError(), "TIMEOUT"),
         (ConnectionResetError(), "EXTERNAL_SERVICE_ERROR"),
+        (httpx.ReadTimeout("slow"), "EXTERNAL_SERVICE_ERROR"),
+        (requests.ConnectionError("gone"), "EXTERNAL_SERVICE_ERROR"),
+        (
+            ExceptionGroup("a", [ConnectionResetError(), httpx.ConnectError("x")]),
+            "EXTERNAL_SERVICE_ERROR",
+        ),
+        (httpx.InvalidURL("secret"), "INTERNAL_ERROR"),
         (FileNotFoundError("/etc/secret"), "INTERNAL_ERROR"),
         (PermissionError("/etc/secret"), "INTERNAL_ERROR"),
         (KeyError("x"), "INTERNAL_ERROR"),

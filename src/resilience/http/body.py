@@ -163,6 +163,8 @@ def _details(error: ServiceError) -> dict[str, Any]:
     import traceback  # noqa: PLC0415 - for development only
 
     cause = error.__cause__ or error
+    if cause is error and error.__traceback__ is None:
+        return {**(error.details or {})}
     return {
         **(error.details or {}),
         "exception": "".join(traceback.format_exception_only(cause)).strip(),

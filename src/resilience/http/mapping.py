@@ -1,13 +1,14 @@
 """Any exception as the `ServiceError` that a client is answered with.
 
 Rules, the first that knows the exception decides:
-    1. A `ServiceError` is its own answer, those of the policies included.
-    2. A group of one is that one: a `TaskGroup` wraps even the error that a handler meant to answer with.
-    3. What the application registered, by the nearest class along the method resolution order.
-    4. What frameworks, token and validation libraries raise, known as `package.ClassName`, so that none of
+    1. A group of one is that one: a `TaskGroup` wraps even the error that a handler meant to answer with.
+    2. What the application registered, by the nearest class along the method resolution order; a
+       `ServiceError`, those of the policies included, is its own answer unless a nearer class is registered.
+    3. What frameworks, token and validation libraries raise, known as `package.ClassName`, so that none of
        them is imported.
-    5. What databases say: SQLSTATE, or SQLite's result code.
-    6. `TimeoutError` and `ConnectionError`; everything else is an internal error.
+    4. What databases say: SQLSTATE, or SQLite's result code.
+    5. `TimeoutError`; and what is transient is a dependency's failure.
+    6. Everything else is an internal error.
 
 The exception becomes the answer's `__cause__`: for the log, and for the details in development.
 """
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from resilience.errors import ErrorCode, ServiceError
 from resilience.http.status import code_for_status
+from resilience.transient import is_transient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -65,8 +67,6 @@ class ErrorMapper:
         A function among the rules that itself fails gives an internal error, whose cause is that failure.
         """
         exception = _only_member(exception)
-        if isinstance(exception, ServiceError):
-            return exception
         try:
             error = self._registered(exception) or _recognised(exception)
         except Exception as failure:  # noqa: BLE001 - an error without an answer is worse than a vague answer
@@ -81,6 +81,8 @@ class ErrorMapper:
             rule = self._rules.get(cls)
             if rule is not None:
                 return ServiceError(code=rule) if isinstance(rule, ErrorCode) else rule(exception)
+            if cls is ServiceError:
+                return cast("ServiceError", exception)
         return None
 
 
@@ -106,10 +108,13 @@ def _recognised(exception: Exception) -> ServiceError:
         known = _NAMED.get((cls.__module__.partition(".")[0], cls.__name__))
         if known is not None:
             return ServiceError(code=known) if isinstance(known, ErrorCode) else known(exception)
-    code = _database_code(exception)
-    if code is None:
-        code = next((code for cls, code in _BUILTIN if isinstance(exception, cls)), ErrorCode.INTERNAL_ERROR)
-    return ServiceError(code=code)
+    return ServiceError(code=_database_code(exception) or _code_by_nature(exception))
+
+
+def _code_by_nature(exception: Exception) -> ErrorCode:
+    if isinstance(exception, TimeoutError):
+        return ErrorCode.TIMEOUT
+    return ErrorCode.EXTERNAL_SERVICE_ERROR if is_transient(exception) else ErrorCode.INTERNAL_ERROR
 
 
 def _from_http_exception(exception: Any) -> ServiceError:
@@ -166,11 +171,6 @@ _NAMED: Final[dict[tuple[str, str], Rule]] = {
     ("psycopg_pool", "PoolTimeout"): ErrorCode.SERVICE_UNAVAILABLE,
     ("psycopg_pool", "TooManyRequests"): ErrorCode.SERVICE_UNAVAILABLE,
 }
-
-_BUILTIN: Final = (
-    (TimeoutError, ErrorCode.TIMEOUT),
-    (ConnectionError, ErrorCode.EXTERNAL_SERVICE_ERROR),
-)
 
 _SQLSTATE: Final = {
     # A code of two characters stands for its class.
