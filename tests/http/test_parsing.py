@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from resilience.errors import ErrorCode, ServiceError, validation_error
 from resilience.http.body import error_response
 from resilience.http.parsing import parse_error
+from resilience.retry import RetryManager
+from resilience.testing import FakeClock
 
 
 class At:
@@ -205,3 +207,20 @@ def test_it_never_raises(status, headers, body):
     error = parse_error(status, headers, body)
     assert 400 <= error.status <= 599
     assert error.message.isprintable()
+
+
+# --- on the client's side ------------------------------------------------------------------------
+
+
+def test_a_retry_obeys_what_the_server_said():
+    clock = FakeClock()
+    answers = iter([(503, {"Retry-After": "7"}, b""), (500, {}, b""), (404, {}, b"")])
+
+    def fetch():
+        raise parse_error(*next(answers))
+
+    with pytest.raises(ServiceError) as caught:
+        RetryManager(max_attempts=5, name="parsed", clock=clock, budget=None).execute(fetch)
+    assert caught.value.status == 404
+    assert len(clock.sleeps) == 2
+    assert clock.sleeps[0] >= 7.0
