@@ -23,7 +23,15 @@ from examples.backend.ports.passwords import Argon2Passwords
 from examples.backend.ports.telephony import HTTPTelephony
 from examples.backend.ports.users import SQLiteUsers
 from examples.backend.ports.workers import Workers
-from resilience import AsyncRetryManager, AsyncSessionJanitor, CircuitBreaker, is_transient
+from examples.backend.telemetry import log_event
+from resilience import (
+    AsyncRetryManager,
+    AsyncSessionJanitor,
+    CircuitBreaker,
+    DeadlineExceeded,
+    is_transient,
+)
+from resilience.events import subscribe
 from resilience.janitor.sqlite import AsyncSQLiteSessionStore
 from resilience.stores.memory import MemoryStore
 from resilience.stores.sqlite import SQLiteStore
@@ -32,6 +40,8 @@ if TYPE_CHECKING:
     from examples.backend.settings import Settings
 
 KEY_BYTES: Final = 32
+UNWELL: Final = (is_transient, DeadlineExceeded)
+"""What tells that a dependency is unwell; a wrong password of ours, say, does not."""
 
 
 class Backend:
@@ -52,10 +62,8 @@ class Backend:
         )
         self.janitor = AsyncSessionJanitor(self.sessions, interval=settings.sweep_interval)
 
-        self.limits = Limits(
-            SQLiteStore(var / "limits.db") if settings.limiter_store == "sqlite" else MemoryStore(),
-            on_decision=note,
-        )
+        self._counts = SQLiteStore(var / "limits.db") if settings.limiter_store == "sqlite" else MemoryStore()
+        self.limits = Limits(self._counts, on_decision=note)
         self._hashing = Workers(
             "Password checking", threads=settings.hashing_threads, queue=settings.hashing_queue
         )
@@ -69,14 +77,8 @@ class Backend:
             limits=self.limits,
         )
 
-        telephony_breaker = CircuitBreaker(
-            name="telephony",
-            recovery_time=settings.telephony_recovery,
-            probes=1,
-            record_on=is_transient,  # a wrong password of ours says nothing about the provider's health
-        )
-        telephony_retries = AsyncRetryManager(name="telephony", circuit_breaker=telephony_breaker)
-        storage_breaker = CircuitBreaker(name="object-store", record_on=is_transient)
+        telephony_retries, telephony_breaker = telephony_policies(settings)
+        storage_breaker = CircuitBreaker(name="object-store", record_on=UNWELL)
         storage_retries = AsyncRetryManager(name="object-store", circuit_breaker=storage_breaker)
         self.breakers = (telephony_breaker, storage_breaker)
         self.retries = {"telephony": telephony_retries, "object-store": storage_retries}
@@ -95,6 +97,7 @@ class Backend:
 
     async def start(self) -> None:
         """Begin what runs by itself."""
+        self._unsubscribe = subscribe(log_event)
         await self.janitor.start()
 
     async def close(self) -> None:
@@ -105,6 +108,17 @@ class Backend:
         self._writing.close()
         await self.sessions.close()
         self.database.close()
+        if isinstance(self._counts, SQLiteStore):
+            self._counts.close()
+        self._unsubscribe()
+
+
+def telephony_policies(settings: Settings) -> tuple[AsyncRetryManager, CircuitBreaker]:
+    """Return how requests to the provider are retried, and what guards it."""
+    breaker = CircuitBreaker(
+        name="telephony", recovery_time=settings.telephony_recovery, probes=1, record_on=UNWELL
+    )
+    return AsyncRetryManager(name="telephony", circuit_breaker=breaker), breaker
 
 
 def _secret(settings: Settings) -> bytes:
@@ -113,6 +127,8 @@ def _secret(settings: Settings) -> bytes:
         return settings.secret.encode()
     file = settings.var / "secret.key"
     if not file.exists():
-        file.touch(mode=0o600)
-        file.write_bytes(secrets.token_bytes(KEY_BYTES))
+        unfinished = settings.var / "secret.unfinished"
+        unfinished.touch(mode=0o600)
+        unfinished.write_bytes(secrets.token_bytes(KEY_BYTES))
+        unfinished.rename(file)
     return file.read_bytes()

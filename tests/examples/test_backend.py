@@ -121,7 +121,7 @@ def test_a_request_id_is_kept_if_it_is_harmless(client):
 # --- limits --------------------------------------------------------------------------------------
 
 
-def test_the_seventh_wrong_login_is_refused(client):
+def test_the_seventh_wrong_login_is_refused(server, client):
     for left in (5, 4, 3, 2, 1, 0):
         answer = login(client, "victim@example.com")
         assert_error(answer, 401, "UNAUTHORIZED")
@@ -134,6 +134,7 @@ def test_the_seventh_wrong_login_is_refused(client):
     assert refused.headers["X-RateLimit-Remaining"] == "0"
     assert int(refused.headers["X-RateLimit-Reset"]) > 1_700_000_000
     assert 800 < int(refused.headers["Retry-After"]) <= 900
+    assert "limit login refused v***@example.com, 198.51." in server.log()
 
 
 def test_the_sixth_registration_from_an_address_is_refused(client):
@@ -320,6 +321,7 @@ def test_a_provider_that_is_down_opens_the_breaker_which_recovers(server, user):
     for answer in answers:
         assert_error(answer, 503, "SERVICE_UNAVAILABLE")
         assert int(answer.headers["Retry-After"]) >= 1
+    assert "breaker telephony: open, was closed (" in server.log()
     telephony = next(one for one in server.monitoring("breakers")["breakers"] if one["name"] == "telephony")
     assert telephony["state"] in {"open", "half-open"}
     assert server.monitoring("health")["status"] == "warn"

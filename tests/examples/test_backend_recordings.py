@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from examples.backend.assembly import telephony_policies
 from examples.backend.domain.recordings import NotReady, Recordings
 from examples.backend.fakes.telephony import Fault, Provider, Server, recording_of
 from examples.backend.ports.catalogue import SQLiteCatalogue
@@ -15,11 +16,8 @@ from examples.backend.ports.database import Database
 from examples.backend.ports.objects import FolderObjects
 from examples.backend.ports.telephony import HTTPTelephony
 from examples.backend.settings import Settings
-from resilience.breaker import CircuitBreaker
-from resilience.errors import CircuitOpenError, DeadlineExceeded, ServiceError
-from resilience.retry import AsyncRetryManager
+from resilience import AsyncRetryManager, CircuitOpenError, DeadlineExceeded, ServiceError
 from resilience.testing import FakeClock
-from resilience.transient import is_transient
 
 SID = "c0ffee00000000000000000000000001"
 SOUND = recording_of(SID)
@@ -42,11 +40,9 @@ class Subject:
 
     def __init__(self, fake, folder, **settings):
         self.clock = FakeClock(wall=CALL_ENDED + 60)
-        self.settings = Settings(telephony_url=fake.address, **settings)
-        self.breaker = CircuitBreaker(recovery_time=30.0, record_on=is_transient, name="telephony")
-        self.retries = AsyncRetryManager(
-            initial_delay=0.001, circuit_breaker=self.breaker, budget=None, name="telephony"
-        )
+        self.settings = Settings(telephony_url=fake.address, telephony_recovery=30.0, **settings)
+        retries, self.breaker = telephony_policies(self.settings)
+        self.retries = retries.replace(initial_delay=0.001, budget=None)
         self.telephony = HTTPTelephony(self.settings, self.retries, self.breaker)
         self.database = Database(folder / "backend.db")
         self.folder = folder
@@ -185,6 +181,16 @@ async def test_a_silent_provider_costs_no_more_than_the_deadline(subject_with, f
     subject = subject_with(recording_deadline=0.2, telephony_timeout=5.0)
     fake.provider.add_fault(Fault(delay=1.0))
     with pytest.raises(DeadlineExceeded):
+        await subject.fetch()
+
+
+async def test_a_provider_that_is_too_slow_opens_the_breaker(subject_with, fake):
+    subject = subject_with(recording_deadline=0.02)
+    fake.provider.add_fault(Fault(delay=0.1))
+    for _ in range(5):
+        with pytest.raises(DeadlineExceeded):
+            await subject.fetch()
+    with pytest.raises(CircuitOpenError):
         await subject.fetch()
 
 

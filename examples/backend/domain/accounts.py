@@ -228,12 +228,12 @@ class Accounts:
         )
 
 
-def masked(email: str) -> str:
-    """Return `email` as it may stand in a log: recognisable for its owner, on one line.
+def masked(identity: str) -> str:
+    """Return an identity as it may stand in a log: of an email address, what its owner recognises.
 
     Example:
-        >>> masked("ada@example.com")
-        'a***@example.com'
+        >>> masked("ada@example.com"), masked("192.0.2.1")
+        ('a***@example.com', '192.0.2.1')
     """
-    local, _, domain = email.rpartition("@")
-    return f"{local[:1]}***@{domain}"
+    local, at, domain = identity.rpartition("@")
+    return f"{local[:1]}***@{domain}" if at else identity
