@@ -129,14 +129,14 @@ class RateLimiter(Limiter):
         self._join(place, cost, waiter)
         try:
             while True:
-                if self._first(place) is waiter:
+                if self.first(place) is waiter:
                     decision = merged(self.store.take(charges))
                     if decision:
                         return decision
                     pause = self._pause(place, decision, patience, 0.0)
                 else:
-                    behind = self.store.peek(self._charges_behind(place, cost, waiter))
-                    pause = self._pause(place, self._behind(behind), patience, GLANCE)
+                    behind = self.store.peek([self.behind(charge, waiter) for charge in charges])
+                    pause = self._pause(place, self.refusal_behind(behind), patience, GLANCE)
                 waiter.wait(self._clock, pause)
         finally:
             self._leave(place, waiter)
@@ -229,9 +229,10 @@ class RateLimiter(Limiter):
         return self.tell(place, self._decide(place, cost))
 
     def _decide(self, place: str | bytes, cost: int) -> Decision:
-        if self._first(place) is not None:
-            return self._behind(self.store.peek(self._charges_behind(place, cost)))
-        return merged(self.store.take(self.charges(place, cost)))
+        charges = self.charges(place, cost)
+        if self.first(place) is not None:
+            return self.refusal_behind(self.store.peek([self.behind(charge) for charge in charges]))
+        return merged(self.store.take(charges))
 
 
 class AsyncRateLimiter(Limiter):
@@ -318,14 +319,14 @@ class AsyncRateLimiter(Limiter):
         self._join(place, cost, waiter)
         try:
             while True:
-                if self._first(place) is waiter:
+                if self.first(place) is waiter:
                     decision = merged(await self.store.take(charges))
                     if decision:
                         return decision
                     pause = self._pause(place, decision, patience, 0.0)
                 else:
-                    behind = await self.store.peek(self._charges_behind(place, cost, waiter))
-                    pause = self._pause(place, self._behind(behind), patience, GLANCE)
+                    behind = await self.store.peek([self.behind(charge, waiter) for charge in charges])
+                    pause = self._pause(place, self.refusal_behind(behind), patience, GLANCE)
                 await waiter.wait_async(self._clock, pause)
         finally:
             self._leave(place, waiter)
@@ -398,9 +399,10 @@ class AsyncRateLimiter(Limiter):
 
     async def _decide(self, place: str | bytes, cost: int) -> Decision:
         await heed_cancellation()
-        if self._first(place) is not None:
-            return self._behind(await self.store.peek(self._charges_behind(place, cost)))
-        return merged(await self.store.take(self.charges(place, cost)))
+        charges = self.charges(place, cost)
+        if self.first(place) is not None:
+            return self.refusal_behind(await self.store.peek([self.behind(charge) for charge in charges]))
+        return merged(await self.store.take(charges))
 
 
 async def heed_cancellation() -> None:

@@ -143,7 +143,7 @@ class Limiter:
 
     def tell(self, key: str | bytes, decision: Decision) -> Decision:
         """Tell the listeners of a refusal; return the decision."""
-        if not decision and events.heard(self._hooks):
+        if not decision and events.is_heard(self._hooks):
             events.publish(events.RateLimited(self._name, parts_of(key), decision.retry_after), self._hooks)
         return decision
 
@@ -171,7 +171,7 @@ class Limiter:
                 following = self._lines.leave(key, leaving)
             leaving = None if following is None or following.wake() else following
 
-    def _first(self, key: str | bytes) -> Waiter | None:
+    def first(self, key: str | bytes) -> Waiter | None:
         """Return who is first in line, after sending away those whose loop has ended."""
         while True:
             with self._lock:
@@ -180,20 +180,18 @@ class Limiter:
                 return first
             self._leave(key, first)
 
-    def _charges_behind(self, key: str | bytes, cost: int, waiter: Waiter | None = None) -> list[Charge]:
+    def behind(self, charge: Charge, waiter: Waiter | None = None) -> Charge:
         """Return what to peek at for one who comes after all who wait, or after those before `waiter`.
 
         No more than the limit is asked for, although all who wait may well want more.
         """
         with self._lock:
-            units = self._lines.units_before(key, waiter)
-        return [
-            charge._replace(cost=max(cost, min(units + cost, charge.counter.quota.limit)))
-            for charge in self.charges(key, cost)
-        ]
+            units = self._lines.units_before(charge.key, waiter)
+        most = max(charge.cost, charge.counter.quota.limit)
+        return charge._replace(cost=min(units + charge.cost, most))
 
     @staticmethod
-    def _behind(decisions: Sequence[Decision]) -> Decision:
+    def refusal_behind(decisions: Sequence[Decision]) -> Decision:
         """Return the refusal for one who has others before them, from a peek at all that they want.
 
         Where that would fit, they are just about to take it: then the time in which a unit is earned on

@@ -22,6 +22,7 @@ from resilience.limiter import (
     Reservation,
     heed_cancellation,
 )
+from resilience.limiting import Limiter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from resilience._core.counting import Charge
     from resilience._core.quota import Decision
     from resilience.limiter import Key
-    from resilience.limiting import Limiter
 
     Pairs = Iterable[tuple[RateLimiter, Sequence[Key]]]
     AsyncPairs = Iterable[tuple[AsyncRateLimiter, Sequence[Key]]]
@@ -62,15 +62,25 @@ def acquire_all(pairs: Pairs, *, cost: int = 1) -> Decision:
         >>> decision.allowed, decision.limiter, decision.remaining
         (True, 'login', 5)
     """
-    limiters, charges = _charges(RateLimiter, pairs, cost)
-    return _told(limiters, charges, limiters[0].store.take(charges))
+    asked = _asked(RateLimiter, pairs, cost)
+    store = asked[0][0].store
+    waited_for = _waited_for(asked)
+    if waited_for:
+        behind = store.peek([limiter.behind(charge) for limiter, charge in waited_for])
+        return _told(waited_for[:1], [Limiter.refusal_behind(behind)])
+    return _told(asked, store.take([charge for _, charge in asked]))
 
 
 async def acquire_all_async(pairs: AsyncPairs, *, cost: int = 1) -> Decision:
     """Do what `acquire_all` does, for `AsyncRateLimiter`s; a cancelled call charges nothing."""
-    limiters, charges = _charges(AsyncRateLimiter, pairs, cost)
+    asked = _asked(AsyncRateLimiter, pairs, cost)
+    store = asked[0][0].store
     await heed_cancellation()
-    return _told(limiters, charges, await limiters[0].store.take(charges))
+    waited_for = _waited_for(asked)
+    if waited_for:
+        behind = await store.peek([limiter.behind(charge) for limiter, charge in waited_for])
+        return _told(waited_for[:1], [Limiter.refusal_behind(behind)])
+    return _told(asked, await store.take([charge for _, charge in asked]))
 
 
 def require_all(pairs: Pairs, *, cost: int = 1) -> Decision:
@@ -95,26 +105,29 @@ def reserve_all(pairs: Pairs, *, cost: int = 1) -> Reservation:
         >>> with reserve_all([(login, ("ada",))]) as charge:
         ...     charge.refund()
     """
-    limiters, charges = _charges(RateLimiter, pairs, cost)
+    asked = _asked(RateLimiter, pairs, cost)
     return Reservation(
-        limiters[0].store, charges, lambda decisions: _required(_told(limiters, charges, decisions))
+        asked[0][0].store,
+        [charge for _, charge in asked],
+        lambda decisions: _required(_told(asked, decisions)),
     )
 
 
 def reserve_all_async(pairs: AsyncPairs, *, cost: int = 1) -> AsyncReservation:
     """Return an async context manager that takes all as `require_all_async` does, and can give them back."""
-    limiters, charges = _charges(AsyncRateLimiter, pairs, cost)
+    asked = _asked(AsyncRateLimiter, pairs, cost)
     return AsyncReservation(
-        limiters[0].store, charges, lambda decisions: _required(_told(limiters, charges, decisions))
+        asked[0][0].store,
+        [charge for _, charge in asked],
+        lambda decisions: _required(_told(asked, decisions)),
     )
 
 
-def _charges(
+def _asked(
     kind: type[AnyLimiter], pairs: Iterable[tuple[AnyLimiter, Sequence[Key]]], cost: int
-) -> tuple[list[AnyLimiter], list[Charge]]:
+) -> list[tuple[AnyLimiter, Charge]]:
     """Return each charge with its limiter, those for the same counter and key as one."""
-    limiters: dict[tuple[str, str | bytes], AnyLimiter] = {}
-    charges: dict[tuple[str, str | bytes], Charge] = {}
+    asked: dict[tuple[str, str | bytes], tuple[AnyLimiter, Charge]] = {}
     for limiter, key in pairs:
         if not isinstance(limiter, kind):
             raise TypeError(f"{limiter!r} is not a {kind.__name__}: sync and async limiters are asked apart")
@@ -122,21 +135,25 @@ def _charges(
             raise TypeError(f"a key is a tuple of its parts here: write ({key!r},), not {key!r}")
         for charge in limiter.charges(canonical(tuple(key)), cost):
             place = (charge.counter.scope, charge.key)
-            before = charges[place].cost if place in charges else 0
-            charges[place] = charge._replace(cost=before + cost)
-            limiters[place] = limiter
-    if not limiters:
+            before = asked[place][1].cost if place in asked else 0
+            asked[place] = (limiter, charge._replace(cost=before + cost))
+    if not asked:
         raise ValueError("no limiter is given")
-    if len({id(limiter.counts_in) for limiter in limiters.values()}) > 1:
+    if len({id(limiter.counts_in) for limiter, _ in asked.values()}) > 1:
         raise ValueError(
             "limiters that are asked together must count in one store: make one, and give it to each of them"
         )
-    return list(limiters.values()), list(charges.values())
+    return list(asked.values())
 
 
-def _told(limiters: Sequence[Limiter], charges: Sequence[Charge], decisions: Sequence[Decision]) -> Decision:
+def _waited_for(asked: list[tuple[AnyLimiter, Charge]]) -> list[tuple[AnyLimiter, Charge]]:
+    """Return those for whose keys somebody waits already, who comes first."""
+    return [(limiter, charge) for limiter, charge in asked if limiter.first(charge.key) is not None]
+
+
+def _told(asked: Sequence[tuple[Limiter, Charge]], decisions: Sequence[Decision]) -> Decision:
     """Tell the listeners of those who refuse; return one decision for all."""
-    for limiter, charge, decision in zip(limiters, charges, decisions, strict=True):
+    for (limiter, charge), decision in zip(asked, decisions, strict=True):
         limiter.tell(charge.key, decision)
     return merged(decisions)
 

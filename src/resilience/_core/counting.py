@@ -13,6 +13,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from resilience._core.quota import Quota
 
 State = int | bytes
@@ -28,6 +30,10 @@ class Rules(Protocol):
 
     def admit(self, state: Any, now: int, cost: int = 1) -> State | None:
         """Return the state after taking `cost` units, or None if they do not fit."""
+        ...
+
+    def admit_one(self) -> Callable[[Any, int], State | None]:
+        """Return `admit` for one unit of a key that has a state, with the figures bound: the hot path."""
         ...
 
     def remaining(self, state: Any, now: int) -> int:

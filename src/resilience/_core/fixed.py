@@ -15,6 +15,11 @@ Worked timeline, 6 units in 60 s:
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 
 class FixedWindow:
     """The rules of one quota; the state is `end of the window * (limit + 1) + units taken`."""
@@ -31,6 +36,20 @@ class FixedWindow:
         if state is None or state // self._base <= now:
             return (now + self.horizon) * self._base + cost if cost <= self._limit else None
         return state + cost if state % self._base + cost <= self._limit else None
+
+    def admit_one(self) -> Callable[[int, int], int | None]:
+        """Return `admit` for one unit of a key that has a state, with the figures bound."""
+        base = self._base
+        limit = self._limit
+        window = self.horizon
+
+        def admit(state: int, now: int) -> int | None:
+            end, taken = divmod(state, base)
+            if end <= now:
+                return (now + window) * base + 1
+            return state + 1 if taken < limit else None
+
+        return admit
 
     def remaining(self, state: int | None, now: int) -> int:
         """Return the units that would fit."""

@@ -18,7 +18,7 @@ from resilience._core.key import EVERYBODY
 from resilience._core.quota import Decision
 from resilience._core.table import SHARDS, SPARE, Table
 from resilience.clock import SYSTEM_CLOCK
-from resilience.events import heard
+from resilience.events import SUBSCRIBERS
 from resilience.fork import survive_fork
 from resilience.stores import Entry, Holding
 
@@ -164,15 +164,15 @@ class MemoryStore:
         the dict, which is atomic with the GIL and without.
         """
         table = self._table(counter)
-        admit = counter.rules.admit
+        admit = counter.rules.admit_one()
         young = table.young
         clock = self._now
-        shards = SHARDS
+        last_shard = SHARDS - 1
 
         def try_acquire(key: Any = EVERYBODY, /, *more: Any, cost: int = 1) -> Decision:
             now = clock()
             if not (more or cost != 1 or waiting or now >= table.tidy_at):
-                shard = young[hash(key) % shards]
+                shard = young[hash(key) & last_shard]
                 state = shard.get(key)
                 if state is not None:
                     after = admit(state, now)
@@ -181,7 +181,7 @@ class MemoryStore:
                             if shard.get(key) is state:
                                 shard[key] = after
                                 return Decision((True, after, now, 1, counter))
-                    elif not heard(hooks):
+                    elif not (hooks or SUBSCRIBERS.hooks):
                         return Decision((False, state, now, 1, counter))
             return otherwise(cost=cost) if key is EVERYBODY else otherwise(key, *more, cost=cost)
 
