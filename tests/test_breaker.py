@@ -664,3 +664,29 @@ def test_failures_are_counted_exactly_by_many_threads(clock):
         thread.join()
 
     assert breaker.snapshot().failures == 4000
+
+
+def test_calls_are_counted_exactly_by_many_threads(clock):
+    breaker = CircuitBreaker(minimum_calls=10**9, clock=clock)
+    call = breaker(lambda fn: fn())
+    looking = threading.Event()
+
+    def run():
+        for number in range(1000):
+            attempt(call, fail if number % 10 == 0 else work)
+
+    def look():
+        while not looking.is_set():
+            breaker.snapshot()
+
+    threads = [threading.Thread(target=run) for _ in range(8)]
+    observer = threading.Thread(target=look)
+    for thread in (observer, *threads):
+        thread.start()
+    for thread in threads:
+        thread.join()
+    looking.set()
+    observer.join()
+
+    snapshot = breaker.snapshot()
+    assert (snapshot.failures, snapshot.calls) == (800, 8000)

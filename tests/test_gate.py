@@ -312,6 +312,13 @@ def test_calls_without_a_permit_are_counted():
     assert failures(gate) == 0
 
 
+def test_a_success_within_a_time_window_is_only_noted():
+    gate = gate_of(POLICY._replace(rule=Ratio(0.5, inf, 5, 10.0, None)))
+    gate.count_success(gate.core.period)
+
+    assert gate.core.figures(gate.now()).calls == 1
+
+
 def test_a_late_success_lands_in_the_window_of_its_own_generation():
     gate = gate_of()
     early = gate.core.period

@@ -375,8 +375,9 @@ def _guard_function(breaker: CircuitBreaker, gate: Gate, fn: Callable[..., Any])
         window = period.window
         if window.success_matters:
             ended = now()
-            with gate.lock:
-                window.succeed(ended)
+            if not window.note(ended):
+                with gate.lock:
+                    window.succeed(ended)
         return result
 
     return guarded
@@ -403,8 +404,9 @@ def _guard_coroutine_function(
         window = period.window
         if window.success_matters:
             ended = now()
-            with gate.lock:
-                window.succeed(ended)
+            if not window.note(ended):
+                with gate.lock:
+                    window.succeed(ended)
         return result
 
     return guarded

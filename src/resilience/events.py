@@ -76,7 +76,7 @@ class BreakerChanged(NamedTuple):
     failures: int
     slow: int
     retry_after: float
-    """Seconds until the first probe is let in; 0 unless it opened."""
+    """Seconds until the first probe is let in; 0 unless it opened, infinity while it is held open by hand."""
 
 
 class RateLimited(NamedTuple):

@@ -4,7 +4,7 @@ Rules:
 
 - The lock is held while `_core.breaker` decides and never while anybody else's code runs: not the call, not
   a predicate, not a listener, not a clock.
-- Three things need no lock, also without the GIL:
+- Four things need no lock, also without the GIL:
 
   *A rejection while open, a permit while closed* read `core.period` once. A period is replaced, never
   reopened, and `until` only ever shrinks. So at the moment of that read the answer was right, and that is
@@ -15,6 +15,8 @@ Rules:
   and this success would have changed nothing: the call counts as having ended then, before whatever failure
   comes next. Failures that this thread has counted, or has waited for, are seen, since the lock orders them.
   If the period is over by then, the success is late and changes nothing either way.
+
+  *A success within the time window* is noted in a list, which the next holder of the lock takes; see there.
 """
 
 from __future__ import annotations
@@ -270,10 +272,11 @@ class Gate:
 
     def count_success(self, period: Period) -> None:
         """Take the success of a call that needed no permit and no look at its result."""
+        # If late, it lands in the window of its own generation, which nobody reads any more.
         now = self.now()
-        with self.lock:
-            # If late, it lands in the window of its own generation, which nobody reads any more.
-            period.window.succeed(now)
+        if not period.window.note(now):
+            with self.lock:
+                period.window.succeed(now)
 
     # --- changes ---------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilience._core.window import SLICES, CallWindow, Figures, Streak, TimeWindow
+from resilience._core.window import NOTED, SLICES, CallWindow, Figures, Streak, TimeWindow
 
 
 def fail(window, now=0.0):
@@ -36,6 +36,11 @@ def test_a_slow_success_neither_lengthens_nor_ends_a_streak():
     streak.add(0.0, failed=False, slow=True)
 
     assert streak.figures(0.0).failures == 1
+
+
+@pytest.mark.parametrize("window", [Streak(), CallWindow(3)])
+def test_only_a_time_window_takes_notes(window):
+    assert not window.note(0.0)
 
 
 def test_a_success_matters_to_a_streak_only_after_a_failure():
@@ -155,6 +160,33 @@ def test_a_time_window_keeps_a_bounded_number_of_notes():
         window.succeed(step * 0.07)
 
     assert len(window._notes) == SLICES
+
+
+def test_successes_are_noted_without_a_lock_and_taken_with_the_next_look():
+    window = TimeWindow(10.0, 0.0)
+
+    assert all(window.note(0.5) for _ in range(NOTED))
+    assert not window.note(0.5)  # enough: somebody has to take them
+    window.succeed(0.5)
+    assert window.note(0.5)
+
+    assert window.figures(0.5) == Figures(NOTED + 2, 0, 0)
+
+
+def test_outside_the_present_slice_nothing_is_noted():
+    window = TimeWindow(10.0, 0.0)
+
+    assert not window.note(1.0)
+    assert not window.note(-1.5)
+
+
+def test_what_was_noted_belongs_to_the_slice_that_ended():
+    window = TimeWindow(10.0, 0.0)
+    window.note(0.5)
+    window.succeed(5.0)
+
+    assert window.figures(9.9).calls == 2
+    assert window.figures(10.0).calls == 1
 
 
 # --- calls ---------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from contextlib import suppress
 
 import pytest
 
+from resilience._core.breaker import Breaker
 from resilience.breaker import CircuitBreaker
 from resilience.breakers import BreakerRegistry
 from resilience.errors import CircuitOpenError
@@ -97,7 +98,8 @@ def test_fault_04_a_probe_cancelled_at_any_tick_returns_its_place(way):
     worlds = []
 
     def make():
-        breaker = half_open(FakeClock(), probes=2)
+        # Not even if it is told to record everything.
+        breaker = half_open(FakeClock(), probes=2, record_on=BaseException)
         worlds.append(breaker)
 
         async def call():
@@ -119,7 +121,7 @@ def test_fault_04_a_probe_cancelled_at_any_tick_returns_its_place(way):
 
 @pytest.mark.parametrize("way", [by_decorator, by_execute, by_guard, by_stream])
 def test_fault_04_a_call_cancelled_while_closed_counts_for_nothing(way):
-    breaker = breaker_of(FakeClock())
+    breaker = breaker_of(FakeClock(), record_on=BaseException)
     with suppress(OSError), breaker.guard():
         raise OSError
 
@@ -252,7 +254,15 @@ def test_fault_16_so_does_a_permit_that_nobody_settles(clock):
 # --- C. threads ----------------------------------------------------------------------------------
 
 
-def test_fault_20_of_64_simultaneous_callers_exactly_the_probes_get_in():
+def test_fault_20_of_64_simultaneous_callers_exactly_the_probes_get_in(monkeypatch):
+    free_places = Breaker._free_places
+
+    def let_others_in_after_the_look(self, now):
+        free = free_places(self, now)
+        time.sleep(0)
+        return free
+
+    monkeypatch.setattr(Breaker, "_free_places", let_others_in_after_the_look)
     for _ in range(10):
         breaker = half_open(FakeClock(yielding=True), probes=3)
         running = threading.Semaphore(0)

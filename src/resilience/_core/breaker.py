@@ -182,7 +182,7 @@ class Change(NamedTuple):
     reason: str
     figures: Figures
     retry_after: float
-    """Seconds until the first probe is let in; 0 unless the breaker opened."""
+    """Seconds until the first probe is let in; 0 unless it opened, infinity while it is held open."""
 
 
 class Grant(NamedTuple):

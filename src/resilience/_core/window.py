@@ -5,7 +5,7 @@ Rules:
 - A window counts and never judges; `_core.trip` judges what it has counted.
 - Each generation has a window of its own, so a late result lands in one that nobody reads any more.
 - A success is the common case and costs one addition; where it would change nothing, `success_matters`
-  is false and the caller need not come at all.
+  is false and the caller need not come at all. `note` and `success_matters` need no lock, all else does.
 - Time only moves forward. A reading up to one slice older than the newest, as threads that raced for the
   lock give, is counted in the newest slice. An older one means that the clock was set back: counting
   goes on from there, and what was counted before still leaves within one window's time and a slice.
@@ -19,6 +19,10 @@ from typing import Final, NamedTuple, Protocol
 
 SLICES: Final = 10
 """How many slices a time window has: it spans the last nine whole slices and the present one."""
+
+
+NOTED: Final = 1000
+"""How many successes wait to be taken at most: 8 kB."""
 
 
 class Figures(NamedTuple):
@@ -39,6 +43,10 @@ class Window(Protocol):
     """Whether one more quick success would change anything. May be read without a lock."""
     last_trouble: float
     """When the last failed or slow call was counted; minus infinity if none was."""
+
+    def note(self, now: float) -> bool:
+        """Count a call that succeeded in good time, if that needs no lock; say whether it did not."""
+        ...
 
     def succeed(self, now: float) -> None:
         """Count a call that succeeded in good time."""
@@ -62,6 +70,10 @@ class Streak:
         self._failures = 0
         self.success_matters = False
         self.last_trouble = -inf
+
+    def note(self, now: float) -> bool:  # noqa: ARG002 - a row has no duration
+        """Leave it to `succeed`: a row that has begun must end before the next failure."""
+        return False
 
     def succeed(self, now: float) -> None:  # noqa: ARG002 - a row has no duration
         """Begin anew."""
@@ -87,6 +99,11 @@ class TimeWindow:
     difference between now and the oldest note kept: so a call costs one addition, and a slice leaves
     without a subtraction.
 
+    Successes need no lock, at which threads would queue: each appends to a list, and whoever holds the lock
+    next takes what has been appended. To append to a list, to ask for its length and to delete its first
+    items are atomic each, by the GIL or else by the list's own lock; what is appended between the second and
+    the third stays for the next. So none is lost and none is counted twice.
+
     Args:
         seconds: How long a call is remembered; one that is nine tenths as old may be forgotten already.
         now: When counting begins.
@@ -96,6 +113,7 @@ class TimeWindow:
         "_calls",
         "_ends",
         "_failures",
+        "_noted",
         "_notes",
         "_oldest",
         "_slow",
@@ -107,16 +125,23 @@ class TimeWindow:
 
     def __init__(self, seconds: float, now: float) -> None:
         self.success_matters = True  # it always does: a ratio falls with it
+        self._noted: list[None] = []
         self._width = seconds / SLICES
         self._calls = self._failures = self._slow = 0
         self._notes: deque[Figures] = deque([NOTHING] * SLICES, maxlen=SLICES)
         self.last_trouble = -inf
         self._begin_slice(now)
 
+    def note(self, now: float) -> bool:
+        """Count a call that succeeded in good time, if its slice is the present one."""
+        if self._oldest <= now < self._ends and len(self._noted) < NOTED:
+            self._noted.append(None)
+            return True
+        return False
+
     def succeed(self, now: float) -> None:
         """Count a call that succeeded in good time."""
-        if not self._oldest <= now < self._ends:
-            self._turn(now)
+        self._catch_up(now)
         self._calls += 1
 
     def add(self, now: float, *, failed: bool, slow: bool) -> None:
@@ -128,13 +153,20 @@ class TimeWindow:
 
     def figures(self, now: float) -> Figures:
         """Return what is in the window at `now`."""
-        if not self._oldest <= now < self._ends:
-            self._turn(now)
+        self._catch_up(now)
         calls, failures, slow = self._notes[0]
         return Figures(self._calls - calls, self._failures - failures, self._slow - slow)
 
+    def _catch_up(self, now: float) -> None:
+        """Take the successes that were noted, then go to the slice that `now` lies in."""
+        noted = len(self._noted)
+        del self._noted[:noted]
+        self._calls += noted
+        if not self._oldest <= now < self._ends:
+            self._turn(now)
+
     def _turn(self, now: float) -> None:
-        """Go to the slice that `now` lies in, noting the sums at the beginning of each one passed."""
+        """Go to the slice of `now`, noting the sums at the beginning of each one passed."""
         slices = (now - self._starts) / self._width if now >= self._ends else 1.0
         passed = int(min(slices, SLICES))
         self._notes.extend([Figures(self._calls, self._failures, self._slow)] * passed)
@@ -162,6 +194,10 @@ class CallWindow:
         self._calls = self._failures = self._slow = 0
         self.success_matters = True
         self.last_trouble = -inf
+
+    def note(self, now: float) -> bool:  # noqa: ARG002 - calls are counted, not seconds
+        """Leave it to `succeed`: a call takes the place of another."""
+        return False
 
     def succeed(self, now: float) -> None:  # noqa: ARG002 - calls are counted, not seconds
         """Count a call that succeeded in good time."""
