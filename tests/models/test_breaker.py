@@ -137,7 +137,8 @@ class World:
             assert after is before
             assert (before.successes, before.window.figures(0.0), before.state) == evidence
         if change is not None and change.after is State.CLOSED:
-            assert before.successes == POLICY.probes
+            assert before.successes + 1 == POLICY.probes
+            assert outcome is Outcome.SUCCESS
         if change is not None and change.after is State.OPEN:
             assert outcome is Outcome.FAILURE
 

@@ -269,10 +269,10 @@ class Breaker:
             return None
         if outcome is Outcome.FAILURE or slow:
             return self.apply(Event.PROBE_FAILED, now, draw)
+        if self.period.successes + 1 == self.policy.probes:
+            return self.apply(Event.PROBES_SUCCEEDED, now)
         self.period.successes += 1
-        if self.period.successes < self.policy.probes:
-            return None
-        return self.apply(Event.PROBES_SUCCEEDED, now)
+        return None
 
     def apply(self, event: Event, now: float, draw: float = 0.0, reason: str = "") -> Change | None:
         """Make the transition that `TRANSITIONS` holds for `event`; if it holds none, change nothing."""
