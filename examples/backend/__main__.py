@@ -29,6 +29,7 @@ from examples.backend.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
     from types import FrameType
 
 GRACE: Final = 3
@@ -81,11 +82,13 @@ def main() -> None:
         parser.exit(1, f"{error}\n")
     address = f"http://{options.host}:{listener.getsockname()[1]}"
     settings = dataclasses.replace(settings, public_url=settings.public_url or address)
+    greeting = accounts_to_try(address, settings.var)
     with listener, contextlib.ExitStack() as stack:
         if not settings.telephony_url:
             provider = stack.enter_context(fake_telephony(settings))
             settings = dataclasses.replace(settings, telephony_url=provider)
-        serve(Backend(settings), listener, what_to_try(address, settings))
+            greeting += faults_to_try(address, settings.var, provider)
+        serve(Backend(settings), listener, f"{greeting}\nCtrl-C ends it.\n")
 
 
 def allow_many_connections() -> None:
@@ -112,40 +115,44 @@ def serve(backend: Backend, listener: socket.socket, greeting: str) -> None:
     asyncio.run(Server(config, backend).serve([listener]))
 
 
-def what_to_try(address: str, settings: Settings) -> str:
+def accounts_to_try(address: str, var: Path) -> str:
     """Return what a newcomer may want to copy into another terminal."""
     send = f"curl -s -H 'Content-Type: application/json' {address}/api/auth"
-    jar = f"{settings.var}/cookies"
-    sid = "c0ffee00000000000000000000000001"
     return f"""
 The backend runs at {address}
-The fake telephony provider runs at {settings.telephony_url}
 
-Open an account. Mail goes to {settings.var}/outbox; take the code from there, and log in:
+Open an account. Mail goes to {var}/outbox; take the code from there, and log in:
 
     {send}/register -d '{{"email": "ada@example.com", "password": "correct horse"}}'
-    code=$(sed -n 's/^Your code is //p' {settings.var}/outbox/*.eml | tail -1)
+    code=$(sed -n 's/^Your code is //p' {var}/outbox/*.eml | tail -1)
     {send}/verify-email -d '{{"email": "ada@example.com", "code": "'$code'"}}'
-    {send}/login -c {jar} -d '{{"email": "ada@example.com", "password": "correct horse"}}'
-
-Fetch a call's recording; have the provider fail twice first, and see the retries:
-
-    curl -s {settings.telephony_url}/_control/faults -d '{{"next": 2, "status": 503}}'
-    curl -s -b {jar} {address}/api/recordings/{sid}
-    curl -s {address}/api/monitoring/retry-stats
-
-Have it fail for good, fetch another one a few times, and see the breaker open; then mend it:
-
-    curl -s {settings.telephony_url}/_control/faults -d '{{"status": 503}}'
-    for i in 1 2 3 4 5 6; do curl -s -i -b {jar} {address}/api/recordings/{sid[:-1]}2; echo; done
-    curl -s {address}/api/monitoring/breakers
-    curl -s -X DELETE {settings.telephony_url}/_control/faults
+    {send}/login -c {var}/cookies -d '{{"email": "ada@example.com", "password": "correct horse"}}'
 
 Guess a password seven times, and be refused:
 
     for i in 1 2 3 4 5 6 7; do {send}/login -i -d '{{"email": "eve@example.com", "password": "guess"}}'; done
+"""
 
-Ctrl-C ends both.
+
+def faults_to_try(address: str, var: Path, provider: str) -> str:
+    """Return what one may want to do to the fake provider, logged in as `accounts_to_try` says."""
+    recordings = f"-b {var}/cookies {address}/api/recordings"
+    sid = "c0ffee0000000000000000000000000"
+    return f"""
+The fake telephony provider runs at {provider}
+
+Have it fail twice, fetch the recording of a call all the same, and see the retries:
+
+    curl -s {provider}/_control/faults -d '{{"next": 2, "status": 503}}'
+    curl -s {recordings}/{sid}1
+    curl -s {address}/api/monitoring/retry-stats
+
+Have it fail for good, fetch another one a few times, and see the breaker open; then mend it:
+
+    curl -s {provider}/_control/faults -d '{{"status": 503}}'
+    for i in 1 2 3 4 5 6; do curl -s -i {recordings}/{sid}2; echo; done
+    curl -s {address}/api/monitoring/breakers
+    curl -s -X DELETE {provider}/_control/faults
 """
 
 

@@ -1,7 +1,7 @@
 """Every setting of the backend: one environment variable each, named `BACKEND_` and the field in capitals.
 
-`BACKEND_LOGIN_DAYS`, were it misspelt, would be refused at the start rather than ignored. Durations are
-seconds, sizes are bytes. The defaults run on a bare machine, as one process, with the fake provider.
+A variable that begins so and names no setting is refused at the start: it is misspelt. Durations are seconds,
+sizes are bytes. The defaults run on a bare machine, as one process, with the fake provider.
 """
 
 from __future__ import annotations

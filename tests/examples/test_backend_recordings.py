@@ -173,7 +173,7 @@ async def test_a_provider_that_asks_to_wait_too_long_is_not_asked_again(subject_
     fake.provider.add_fault(Fault(status=429, retry_after="60"))
     with pytest.raises(ServiceError) as caught:
         await subject.fetch()
-    assert caught.value.status == 503
+    assert (caught.value.status, caught.value.retry_after) == (503, 60.0)
     assert fake.provider.requests() == {"calls": 1}
 
 
@@ -222,6 +222,12 @@ async def test_a_recording_is_taken_from_allowed_hosts_only(subject, fake, url):
         await subject.fetch()
     assert caught.value.status == 502
     assert "recordings" not in fake.provider.requests()
+
+
+async def test_a_recording_that_comes_in_small_pieces_is_a_recording_too(subject, fake, monkeypatch):
+    monkeypatch.setattr("examples.backend.fakes.telephony.recording_of", lambda _: SOUND[:100])
+    fake.provider.add_fault(Fault(on="recordings", trickle=0.0005))
+    assert (await subject.fetch()).sound.size == 100
 
 
 async def test_a_redirect_is_not_followed(subject, fake):

@@ -20,6 +20,8 @@ import httpx2
 
 from examples.backend.domain.recordings import Call, Sound
 from resilience import ErrorCode, ServiceError, is_transient, service_unavailable_error
+from resilience.clock import SYSTEM_CLOCK
+from resilience.transient import retry_after_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -36,6 +38,9 @@ MAX_DETAILS: Final = 256 * 1024
 SOUND_TYPES: Final = {"audio/wav", "audio/x-wav", "audio/wave", "audio/mpeg", "audio/mp3"}
 SOUND_BEGINNINGS: Final = (b"RIFF", b"ID3", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2")
 """How WAV and MP3 files begin, whatever type was announced."""
+LONGEST_BEGINNING: Final = max(map(len, SOUND_BEGINNINGS))
+SHORTEST_WAIT: Final = 1.0
+"""Seconds after which a client may ask again, where neither the provider nor the breaker says more."""
 
 
 class HTTPTelephony:
@@ -108,7 +113,7 @@ class HTTPTelephony:
                 async for chunk in _body(answer, self._max_size):
                     size += len(chunk)
                     digest.update(chunk)
-                    beginning = beginning or chunk
+                    beginning += chunk[: LONGEST_BEGINNING - len(beginning)]
                     file.write(chunk)
             content_type = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if content_type not in SOUND_TYPES or not beginning.startswith(SOUND_BEGINNINGS):
@@ -146,8 +151,10 @@ class HTTPTelephony:
             yield
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             if is_transient(error):
-                wait = self._breaker.snapshot().time_until_retry or 1.0
-                raise service_unavailable_error("The telephony provider", retry_after=wait) from error
+                asked = retry_after_of(error, SYSTEM_CLOCK.wall())
+                waits = (asked, self._breaker.snapshot().time_until_retry, SHORTEST_WAIT)
+                longest = max(wait for wait in waits if wait is not None)
+                raise service_unavailable_error("The telephony provider", longest) from error
             raise _nonsense("the provider refused the request") from error
 
 
