@@ -124,6 +124,9 @@ class RateLimiter(Limiter):
         """
         patience = self._patience(timeout)
         place = canonical(key)
+        decision = self._decide(place, cost)
+        if decision:
+            return decision
         charges = self.charges(place, cost)
         waiter = Waiter()
         self._join(place, cost, waiter)
@@ -313,8 +316,10 @@ class AsyncRateLimiter(Limiter):
         """
         patience = self._patience(timeout)
         place = canonical(key)
+        decision = await self._decide(place, cost)
+        if decision:
+            return decision
         charges = self.charges(place, cost)
-        await heed_cancellation()
         waiter = AsyncWaiter()
         self._join(place, cost, waiter)
         try:
