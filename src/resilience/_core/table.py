@@ -70,10 +70,10 @@ class Table:
         """Return the place where `key` counts, and the state there."""
         if now >= self.tidy_at:
             self._turn_over(now)
-        state = self._state(key)
+        state = self._state(key, now)
         if state is None and (self.size >= self._most or now < self._crowded_until):
             spare = b"%b%d" % (SPARE, hash(key) % self._spare)
-            there = self._state(spare)
+            there = self._state(spare, now)
             counts = there is not None and self._rules.whole_at(there, now) > now
             if counts or self.size >= self._most:
                 return spare, there
@@ -92,15 +92,22 @@ class Table:
         if place[:1] == SPARE:
             self._crowded_until = now + self._rules.horizon
 
-    def _state(self, place: str | bytes) -> State | None:
+    def _state(self, place: str | bytes, now: int) -> State | None:
+        """Return what counts at `place`, and make an old one that does young again."""
         shard = hash(place) % SHARDS
         state: State | None = self.young[shard].get(place)
+        if state is not None:
+            return state
+        state = self.old[shard].get(place)
         if state is None:
-            state = self.old[shard].get(place)
-            if state is not None:
-                # First here, then not there: an interrupt in between leaves it in both, never in neither.
-                self.young[shard][place] = state
-                del self.old[shard][place]
+            return None
+        if self._rules.whole_at(state, now) <= now:
+            del self.old[shard][place]
+            self.size -= 1
+            return None
+        # First here, then not there: an interrupt in between leaves it in both, never in neither.
+        self.young[shard][place] = state
+        del self.old[shard][place]
         return state
 
     def _turn_over(self, now: int) -> None:

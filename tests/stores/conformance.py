@@ -1,0 +1,202 @@
+"""What every store must do, tested over each of them: a test module gives the fixture `make_store`.
+
+`make_store(clock)` returns a store that counts on `clock`, a `FakeClock`.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from resilience._core.counting import Charge
+from resilience._core.quota import Quota, counter_of
+from resilience.testing import FakeClock
+
+ALGORITHMS = ["sliding-window", "gcra", "fixed-window"]
+
+
+def counter(notation="6/15 minutes", limiter="login", **options):
+    return counter_of(limiter, Quota.parse(notation, **options))
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+@pytest.fixture
+def store(make_store, clock):
+    return make_store(clock)
+
+
+@pytest.fixture(params=[*ALGORITHMS, "sliding counts"])
+def six(request):
+    """Six units in 15 minutes; the sliding window in parts needs costs of 11 out of 66 to be that."""
+    if request.param == "sliding counts":
+        return counter("66/15 minutes"), 11
+    return counter(algorithm=request.param), 1
+
+
+def taken(store, *charges):
+    return [bool(decision) for decision in store.take(list(charges))]
+
+
+class StoreConformance:
+    """The tests; collected through a subclass in each store's own module."""
+
+    def test_admits_the_limit_and_no_more(self, store, six):
+        each, cost = six
+        decisions = [store.take([Charge(each, "ada", cost)])[0] for _ in range(8)]
+        assert [bool(decision) for decision in decisions] == [True] * 6 + [False] * 2
+        assert [decision.remaining // cost for decision in decisions] == [5, 4, 3, 2, 1, 0, 0, 0]
+        assert decisions[-1].retry_after > 0
+        assert decisions[-1].limiter == "login"
+
+    def test_admits_again_after_exactly_the_time_it_told(self, store, clock, six):
+        each, cost = six
+        for _ in range(6):
+            store.take([Charge(each, "ada", cost)])
+        wait = store.take([Charge(each, "ada", cost)])[0].retry_after
+        clock.advance(wait - 0.000_01)
+        assert taken(store, Charge(each, "ada", cost)) == [False]
+        clock.advance(0.000_01)
+        assert taken(store, Charge(each, "ada", cost)) == [True]
+
+    def test_a_refusal_changes_nothing(self, store, clock, six):
+        each, cost = six
+        for _ in range(6):
+            store.take([Charge(each, "ada", cost)])
+        before = store.peek([Charge(each, "ada", cost)])
+        for _ in range(3):
+            store.take([Charge(each, "ada", cost)])
+        assert store.peek([Charge(each, "ada", cost)]) == before
+
+    def test_is_whole_again_after_the_time_it_told(self, store, clock, six):
+        each, cost = six
+        reset = store.take([Charge(each, "ada", cost)])[0].reset_after
+        clock.advance(reset)
+        assert store.peek([Charge(each, "ada")])[0].remaining == each.quota.limit
+        assert store.holding([each], 10).entries == ()
+
+    def test_keys_and_counters_count_apart(self, store):
+        login, other = counter(), counter(limiter="other")
+        for _ in range(6):
+            store.take([Charge(login, "ada")])
+        assert taken(store, Charge(login, "ada")) == [False]
+        assert taken(store, Charge(login, "bob")) == [True]
+        assert taken(store, Charge(other, "ada")) == [True]
+        assert taken(store, Charge(counter("7/15 minutes"), "ada")) == [True]
+
+    @pytest.mark.parametrize(
+        "key", ["a\0b", "ключ", "a'; DROP TABLE x; --\n", "{a}:*", b"1:a1:b", b"#\x00\xff", b""]
+    )
+    def test_any_canonical_key(self, store, key):
+        each = counter("1/hour")
+        assert taken(store, Charge(each, key)) == [True]
+        assert taken(store, Charge(each, key)) == [False]
+        assert [entry.key for entry in store.holding([each], 10).entries] == [key]
+        store.reset([each], key)
+        assert taken(store, Charge(each, key)) == [True]
+
+    def test_several_are_taken_all_or_none(self, store):
+        narrow, wide = counter("1/hour"), counter("5/hour", limiter="address")
+        charges = [Charge(narrow, "ada"), Charge(wide, "::1")]
+        assert taken(store, *charges) == [True, True]
+        decisions = store.take(charges)
+        assert [bool(decision) for decision in decisions] == [False, True]
+        assert decisions[1].remaining == 4
+        assert store.peek([Charge(wide, "::1")])[0].remaining == 4
+
+    def test_cost_above_the_limit_never_fits(self, store, six):
+        each, _ = six
+        for _ in range(2):
+            decision = store.take([Charge(each, "ada", each.quota.limit + 1)])[0]
+            assert not decision
+            assert decision.retry_after is None
+            assert decision.remaining == each.quota.limit
+        assert taken(store, Charge(each, "ada", each.quota.limit)) == [True]
+
+    def test_large_limits_and_long_windows(self, store):
+        each = counter("1000000000/3660 days", algorithm="fixed-window")
+        assert store.take([Charge(each, "ada", 999_999_999)])[0].remaining == 1
+        assert store.take([Charge(each, "ada", 1)])[0].remaining == 0
+
+    def test_peek_takes_nothing(self, store, six):
+        each, cost = six
+        first = store.peek([Charge(each, "ada", cost)])[0]
+        assert first.allowed
+        assert first.remaining == each.quota.limit
+        assert store.peek([Charge(each, "ada", cost)])[0] == first
+        assert not store.peek([Charge(each, "ada", each.quota.limit + 1)])[0]
+
+    def test_refund_gives_back(self, store, six):
+        each, cost = six
+        kept = store.take([Charge(each, "ada", cost)])[0]
+        charge = Charge(each, "ada", 2 * cost)
+        decision = store.take([charge])[0]
+        assert decision.remaining == 3 * cost
+        store.refund([charge], [decision.receipt])
+        assert store.peek([charge])[0].remaining == kept.remaining == 5 * cost
+
+    def test_refund_of_a_single_unit_leaves_nothing(self, store, six):
+        each, cost = six
+        charge = Charge(each, "ada", cost)
+        store.refund([charge], [store.take([charge])[0].receipt])
+        assert store.holding([each], 10).entries == ()
+
+    def test_refund_after_the_window_gives_nothing(self, store, clock, six):
+        each, cost = six
+        charge = Charge(each, "ada", cost)
+        first = store.take([charge])[0]
+        clock.advance(first.reset_after)
+        store.take([charge])
+        store.refund([charge], [first.receipt])
+        assert store.peek([charge])[0].remaining == 5 * cost
+
+    def test_reset_forgets_the_key(self, store):
+        login, other = counter(), counter("9/hour")
+        store.take([Charge(login, "ada", 6), Charge(other, "ada", 6), Charge(login, "bob", 6)])
+        store.reset([login, other], "ada")
+        store.reset([login, other], "nobody")
+        left = store.peek([Charge(login, "ada"), Charge(other, "ada"), Charge(login, "bob")])
+        assert [decision.remaining for decision in left] == [6, 9, 0]
+
+    def test_holding_shows_what_counts(self, store, clock):
+        login, other = counter(), counter("9/hour")
+        store.take([Charge(login, "ada", 2), Charge(other, "ada", 2)])
+        clock.advance(600)
+        store.take([Charge(login, "bob")])
+        holding = store.holding([login, other], 10)
+        shown = {(entry.counter.scope, entry.key): entry for entry in holding.entries}
+        assert holding.size == len(shown) == 3
+        assert shown[login.scope, "ada"].remaining == 4
+        assert shown[login.scope, "ada"].reset_after == pytest.approx(300)
+        assert len(store.holding([login, other], 2).entries) == 2
+        assert store.holding([counter("1/s")], 2) == (0, ())
+
+    def test_a_clock_that_steps_back_admits_no_more(self, store, clock, six):
+        each, cost = six
+        for _ in range(6):
+            store.take([Charge(each, "ada", cost)])
+        for step in (-1, -30, -600, -7200):
+            clock.step(step)
+            assert taken(store, Charge(each, "ada", cost)) == [False]
+
+    def test_a_thousand_threads_at_once(self, make_store):
+        store = make_store(FakeClock(yielding=True))
+        each = counter()
+        barrier = threading.Barrier(16)
+
+        def work(_):
+            barrier.wait()
+            return sum(taken(store, Charge(each, "ada"))[0] for _ in range(63))
+
+        with ThreadPoolExecutor(16) as pool:
+            assert sum(pool.map(work, range(16))) == 6
+
+    def test_says_what_it_is(self, store, clock):
+        assert store.clock is clock
+        assert isinstance(store.shared, bool)
+        assert isinstance(store.blocking, bool)

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import gc
+import threading
+
+import pytest
+
+from resilience._core.counting import Charge
+from resilience._core.table import SHARDS
+from resilience.events import subscribe
+from resilience.stores.memory import MemoryStore
+from resilience.testing import FakeClock
+from tests.stores.conformance import StoreConformance, clock, counter, six, store  # noqa: F401 - fixtures
+
+
+@pytest.fixture
+def make_store():
+    return lambda clock: MemoryStore(clock=clock)  # noqa: F811 - the fixture's name is the argument's too
+
+
+class TestConformance(StoreConformance):
+    pass
+
+
+def test_counts_by_process_and_never_blocks():
+    assert not MemoryStore.shared
+    assert not MemoryStore.blocking
+
+
+@pytest.mark.parametrize("most", [True, 1.5, "9"])
+def test_max_keys_is_a_whole_number(most):
+    with pytest.raises(TypeError, match="max_keys must be a whole number"):
+        MemoryStore(most)
+
+
+def test_max_keys_is_positive():
+    with pytest.raises(ValueError, match="max_keys must be at least 1"):
+        MemoryStore(0)
+
+
+def test_the_machine_s_clock_is_read_by_itself():
+    each = counter("1/0.001 seconds")
+    machine = MemoryStore()
+    assert machine.take([Charge(each, "ada")])[0]
+    while not machine.take([Charge(each, "ada")])[0]:
+        pass
+
+
+def test_an_injected_clock_stands_still_until_it_has_caught_up():
+    fake = FakeClock()
+    here = MemoryStore(clock=fake)
+    each = counter("1/minute")
+    here.take([Charge(each, "ada")])
+    fake.step(-30)
+    assert here.peek([Charge(each, "ada")])[0].retry_after == 60
+    fake.step(30 + 60)
+    assert here.peek([Charge(each, "ada")])[0]
+
+
+class Spy:
+    """Stands for what is asked where the fast path cannot answer."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, *key, cost=1):
+        self.asked.append((key, cost))
+        return "asked"
+
+
+@pytest.fixture
+def otherwise():
+    return Spy()
+
+
+def fast(here, each, otherwise, waiting=(), hooks=()):
+    here.take([Charge(each, "ada")])
+    here.take([Charge(each, b"")])
+    return here.fast_path(each, waiting, hooks, otherwise)
+
+
+@pytest.mark.parametrize("notation", ["3/hour", "3/hour gcra", "3/hour fixed-window"])
+def test_fast_path_decides_as_take_does(notation, otherwise):
+    here = MemoryStore(clock=FakeClock())
+    each = counter(notation)
+    take_one = fast(here, each, otherwise)
+    decisions = [take_one("ada") for _ in range(3)]
+    assert [decision.remaining for decision in decisions] == [1, 0, 0]
+    assert [bool(decision) for decision in decisions] == [True, True, False]
+    assert decisions[2] == here.take([Charge(each, "ada")])[0]
+    assert take_one().remaining == 1  # no key at all is everybody's
+    assert not otherwise.asked
+
+
+def test_fast_path_leaves_the_rest_to_others(otherwise):
+    fake = FakeClock()
+    here = MemoryStore(clock=fake)
+    waiting = {}
+    take_one = fast(here, counter("1/hour"), otherwise, waiting)
+    assert take_one("bob") == take_one("ada", "::1") == take_one("ada", cost=2) == "asked"
+    assert otherwise.asked == [(("bob",), 1), (("ada", "::1"), 1), (("ada",), 2)]
+    waiting["bob"] = True
+    assert take_one("ada") == take_one() == "asked"
+    waiting.clear()
+    fake.advance(3600 / SHARDS + 1)
+    assert take_one("ada") == "asked"  # a shard is due
+
+
+def test_fast_path_tells_of_refusals_where_somebody_listens(otherwise):
+    here = MemoryStore(clock=FakeClock())
+    each = counter("1/hour")
+    assert fast(here, each, otherwise, hooks=("listener",))("ada") == "asked"
+    unsubscribe = subscribe(lambda event: None)
+    assert here.fast_path(each, (), (), otherwise)("ada") == "asked"
+    unsubscribe()
+    assert not here.fast_path(each, (), (), otherwise)("ada")
+
+
+def test_fast_path_gives_way_to_a_thread_in_between(otherwise):
+    machine = MemoryStore()
+    each = counter("6/hour")
+    take_one = fast(machine, each, otherwise)
+    lock = machine._lock
+
+    class Between:
+        def __enter__(self):
+            machine._lock = lock
+            machine.take([Charge(each, "ada")])
+
+        def __exit__(self, *exception):
+            pass
+
+    machine._lock = Between()
+    assert take_one("ada") == "asked"
+    assert machine.peek([Charge(each, "ada")])[0].remaining == 4
+
+
+def test_one_number_or_one_string_of_bytes_for_each_key():
+    here = MemoryStore()
+    for notation in ("6/15 minutes", "6/15 minutes gcra", "100/15 minutes", "6/15 minutes fixed-window"):
+        here.take([Charge(counter(notation), "ada")])
+    states = [state for table in here._tables.values() for shard in table.young for state in shard.values()]
+    assert len(states) == 4
+    assert not any(map(gc.is_tracked, states))
+
+
+def test_spare_places_are_not_shown():
+    here = MemoryStore(1, clock=FakeClock())
+    each = counter()
+    for key in ("ada", "bob", "eve"):
+        here.take([Charge(each, key)])
+    holding = here.holding([each], 10)
+    assert holding.size == 2
+    assert [entry.key for entry in holding.entries] == ["ada"]
+
+
+def test_the_lock_is_new_after_a_fork():
+    here = MemoryStore()
+    before = here._lock
+    here.after_fork()
+    assert here._lock is not before
+    assert isinstance(here._lock, type(threading.RLock()))
