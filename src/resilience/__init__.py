@@ -8,15 +8,17 @@ Circuit breakers:
     `CircuitBreaker` stops calling what is down; `BreakerRegistry` keeps one for each key.
 
 Rate limits:
-    `RateLimiter` and `AsyncRateLimiter` hold a `Quota` and answer with a `Decision`.
+    `RateLimiter` and `AsyncRateLimiter` hold a `Quota` and answer with a `Decision`. Several limiters are
+    asked together, all or none, by `acquire_all`, `require_all` and `reserve_all`; `acquire_all_async`,
+    `require_all_async` and `reserve_all_async` are their twins.
 
 Deadlines:
     `deadline` sets the instant by which a whole call must end, and `remaining` says how far off it is.
 
 Errors:
     `ServiceError` with its `ErrorCode`, and what the policies raise: `CircuitOpenError`, `RateLimitedError`,
-    `DeadlineExceeded`. Helpers make the usual ones: `validation_error`, `authentication_error`,
-    `authorization_error`, `not_found_error`, `conflict_error`, `rate_limit_error`,
+    `StoreUnavailable`, `DeadlineExceeded`. Helpers make the usual ones: `validation_error`,
+    `authentication_error`, `authorization_error`, `not_found_error`, `conflict_error`, `rate_limit_error`,
     `service_unavailable_error`; `throw_error` raises one.
 
 Clean-up:
@@ -56,6 +58,15 @@ if TYPE_CHECKING:
     from resilience.janitor import AsyncSessionJanitor, SessionJanitor
     from resilience.limiter import AsyncRateLimiter, RateLimiter
     from resilience.retry import AsyncRetryManager, RetryManager, with_retry
+    from resilience.stores import StoreUnavailable
+    from resilience.together import (
+        acquire_all,
+        acquire_all_async,
+        require_all,
+        require_all_async,
+        reserve_all,
+        reserve_all_async,
+    )
     from resilience.transient import classify, is_transient
 
 __all__ = [
@@ -75,6 +86,9 @@ __all__ = [
     "RetryManager",
     "ServiceError",
     "SessionJanitor",
+    "StoreUnavailable",
+    "acquire_all",
+    "acquire_all_async",
     "authentication_error",
     "authorization_error",
     "classify",
@@ -84,6 +98,10 @@ __all__ = [
     "not_found_error",
     "rate_limit_error",
     "remaining",
+    "require_all",
+    "require_all_async",
+    "reserve_all",
+    "reserve_all_async",
     "service_unavailable_error",
     "throw_error",
     "validation_error",
@@ -102,8 +120,15 @@ _LOADED_WHEN_ASKED_FOR = {
     "RetryBudget": "budget",
     "RetryManager": "retry",
     "SessionJanitor": "janitor",
+    "StoreUnavailable": "stores",
+    "acquire_all": "together",
+    "acquire_all_async": "together",
     "classify": "transient",
     "is_transient": "transient",
+    "require_all": "together",
+    "require_all_async": "together",
+    "reserve_all": "together",
+    "reserve_all_async": "together",
     "with_retry": "retry",
 }
 

@@ -18,6 +18,7 @@ import pytest
 from resilience import fork
 from resilience.breaker import CircuitBreaker
 from resilience.events import BreakerChanged, RateLimited, hooks, publish, subscribe
+from resilience.limiter import RateLimiter
 from resilience.retry import AsyncRetryManager, RetryManager
 from resilience.testing import EventRecorder, FakeClock, FaultInjector
 
@@ -89,7 +90,28 @@ def async_retries():
     return use
 
 
-USES = [events, clock, faults, breaker, retries, budget, async_retries]
+def limiter():
+    limiter = RateLimiter("6/15 minutes", clock=FakeClock())
+
+    def use():
+        limiter.reset("ada")
+        assert [bool(limiter.try_acquire("ada")) for _ in range(7)] == [True] * 6 + [False]
+        assert limiter.stats().active_keys == 1
+
+    return use
+
+
+def waiting_limiter():
+    limiter = RateLimiter("1/second", clock=FakeClock())
+
+    def use():
+        for _ in range(3):
+            assert limiter.acquire("ada", timeout=60.0)
+
+    return use
+
+
+USES = [events, clock, faults, breaker, retries, budget, async_retries, limiter, waiting_limiter]
 each_use = pytest.mark.parametrize("make", USES, ids=lambda make: make.__name__)
 
 
@@ -238,19 +260,22 @@ def in_child(use):
 USE_ALL = """
 import sys
 sys.path.insert(0, {source!r})
-from resilience.breaker import CircuitBreaker
+from resilience import *
 from resilience.events import publish, subscribe
-from resilience.retry import RetryManager
 
 heard = []
 subscribe(heard.append)
 breaker = CircuitBreaker(1, 60.0, name={name!r})
 breaker.force_open()
 assert [event.name for event in heard] == [{name!r}], heard
-assert RetryManager(name="storage").execute(int, "3") == 3
-budget = RetryManager(name="storage").budget
-assert budget.tokens == budget.capacity, budget
-budget.try_withdraw()
+retries = RetryManager(name="storage")
+assert retries.execute(int, "3") == 3
+assert retries.budget.tokens == retries.budget.capacity
+retries.budget.try_withdraw()
+limiter = RateLimiter("1/hour", name="login")
+assert limiter.try_acquire("ada") and not limiter.try_acquire("ada")
+with deadline(5.0):
+    assert remaining() < 5.1
 """
 
 
@@ -275,20 +300,20 @@ def test_fault_32_two_subinterpreters_use_it_independently():
 
 LEAVE_ALL_RUNNING = """
 import asyncio, threading
-from resilience.breaker import CircuitBreaker
+from resilience import *
 from resilience.events import subscribe
-from resilience.retry import RetryManager
 from resilience.testing import FakeClock, FaultInjector
 
-unsubscribe = subscribe(print)
-breaker = CircuitBreaker(1, 60.0)
-breaker.force_open()
+subscribe(print)
+CircuitBreaker(1, 60.0).force_open()
 faults = FaultInjector().hang()
-threading.Thread(target=faults.strike, daemon=True).start()
 clock = FakeClock(auto=False)
-threading.Thread(target=clock.sleep, args=(3600.0,), daemon=True).start()
+limiter = RateLimiter("1/hour", clock=clock)
+limiter.try_acquire()
+for wait in (faults.strike, lambda: clock.sleep(3600.0), limiter.acquire):
+    threading.Thread(target=wait, daemon=True).start()
 faults.wait_for_hanging(1)
-clock.wait_for_sleepers(1)
+clock.wait_for_sleepers(2)
 """
 
 
