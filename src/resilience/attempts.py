@@ -15,14 +15,15 @@ Rules:
 
 from __future__ import annotations
 
+import builtins
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from resilience._core.retry import Progress
+from resilience.budget import BOOKS
 from resilience.conditions import is_cancellation
 from resilience.deadline import CURRENT
 from resilience.errors import CircuitOpenError, DeadlineExceeded
 from resilience.events import RetryScheduled, RetryStopped, RetrySucceeded, is_heard, publish
-from resilience.traces import MARKS, forget_earlier_frames, inner_retry_exhausted, leave
+from resilience.traces import forget_earlier_frames, inner_retry_exhausted, leave
 from resilience.transient import classify, retry_after_of
 
 if TYPE_CHECKING:
@@ -35,6 +36,11 @@ INNER_RETRY: Final = "an inner retry is exhausted"
 CIRCUIT_OPEN: Final = "circuit open"
 BUDGET_EXHAUSTED: Final = "budget exhausted"
 
+_BUILT_IN: Final = frozenset(
+    item
+    for item in vars(builtins).values()
+    if isinstance(item, type) and issubclass(item, Exception) and not issubclass(item, ExceptionGroup)
+)
 _NEVER_RETRIED: Final = (CircuitOpenError, DeadlineExceeded)
 
 
@@ -67,23 +73,25 @@ class Breaker(Protocol):
         ...
 
 
-class Call(Progress):
+class Call:
     """The state of one call, whose first attempt is under way.
 
     Args:
         policy: What it goes by.
     """
 
-    __slots__ = ("_failed_at", "_failure", "_permit", "_policy", "ends")
+    __slots__ = ("_drawn", "_failed_at", "_failure", "_permit", "_policy", "attempt", "ends")
 
     def __init__(self, policy: Policy) -> None:
-        Progress.__init__(self, policy.limits)
         self._policy = policy
         self.ends: Instant | None = CURRENT.get()
         """The deadline."""
-        self._permit: Permit | None = None
+        self.attempt = 1
+        """The number of the attempt that is under way, or that comes after the delay."""
+        self._drawn: float | None = None
         self._failed_at = 0.0
         self._failure: Exception | None = None
+        self._permit: Permit | None = None
 
     def admit(self) -> None:
         """Make sure that the first attempt may begin.
@@ -110,16 +118,37 @@ class Call(Progress):
             DeadlineExceeded: It has passed, and the last attempt raised nothing.
         """
         failure, self._failure = self._failure, None
-        if self.ends is not None and self.ends.left() <= 0:
-            self._policy.ledger.unpay()
-            self.attempt -= 1
-            self._stop("the deadline has passed", failure, MARKS.latest)
-            try:
-                if failure is not None:
-                    raise failure
-                self.ends.require(self._policy.name)
-            finally:
-                del failure  # its traceback holds this frame
+        if self.ends is None or self.ends.left() > 0:
+            return
+        self._policy.ledger.unpay()
+        self.attempt -= 1
+        self._stop("the deadline has passed", failure, BOOKS.given_up)
+        try:
+            if failure is not None:
+                raise failure
+            self.ends.require(self._policy.name)
+        finally:
+            del failure  # its traceback holds this frame
+
+    def failed(self, failure: Exception, began: int) -> float | None:
+        """Take what the attempt raised; return the seconds to wait before the next, or None: raise it.
+
+        Args:
+            failure: What the attempt raised.
+            began: `BOOKS.given_up` when the attempt began.
+        """
+        policy = self._policy
+        if self.attempt == 1:
+            self._failed_at = policy.clock.now()
+            if self._permit is not None:
+                self._settle(failure)
+        if not policy.retry_on(failure) or isinstance(failure, _NEVER_RETRIED):
+            return self._stop(NOT_RETRYABLE, failure, began)
+        if BOOKS.given_up != began and inner_retry_exhausted(failure, began):
+            return self._stop(INNER_RETRY, failure, began)
+        if not policy.idempotent and classify(failure).may_be_processed:
+            return self._stop(PERHAPS_PROCESSED, failure, began)
+        return self._next(failure, None, began)
 
     def returned(self, result: Any) -> float | None:
         """Take the attempt's result; return the seconds to wait before the next, or None: it is final."""
@@ -130,31 +159,12 @@ class Call(Progress):
         if policy.retry_if_result is not None and policy.retry_if_result(result):
             if self.attempt == 1:
                 self._failed_at = policy.clock.now()
-            return self._follow(self._verdict(result), None, result, MARKS.latest)
+            return self._next(None, result, BOOKS.given_up)
         policy.ledger.succeeded(self.attempt)
         if self.attempt > 1 and is_heard(policy.on_success):
             elapsed = policy.clock.now() - self._failed_at
             publish(RetrySucceeded(policy.name, self.attempt, elapsed), policy.on_success)
         return None
-
-    def failed(self, failure: Exception, marks: int) -> float | None:
-        """Take what the attempt raised; return the seconds to wait before the next, or None: raise it.
-
-        Args:
-            failure: What the attempt raised.
-            marks: `MARKS.latest` when the attempt began.
-        """
-        policy = self._policy
-        if self.attempt == 1:
-            self._failed_at = policy.clock.now()
-            if self._permit is not None:
-                if is_cancellation(failure):
-                    self._permit.neutral()
-                else:
-                    self._permit.failure(failure)
-                self._permit = None
-        verdict = self._objection(failure, marks) or self._verdict(failure)
-        return self._follow(verdict, failure, None, marks)
 
     def abandoned(self) -> None:
         """Take note that the attempt was left by something that is no `Exception`."""
@@ -168,62 +178,75 @@ class Call(Progress):
         self._failure = None
         self._policy.ledger.unpay()
 
-    def _objection(self, failure: Exception, marks: int) -> str | None:
-        """Return what `failure` itself has against another attempt."""
-        policy = self._policy
-        if not policy.retry_on(failure) or isinstance(failure, _NEVER_RETRIED):
-            return NOT_RETRYABLE
-        if MARKS.latest != marks and inner_retry_exhausted(failure, marks):
-            return INNER_RETRY
-        if not policy.idempotent and classify(failure).may_be_processed:
-            return PERHAPS_PROCESSED
-        return None
+    def _settle(self, failure: Exception) -> None:
+        permit, self._permit = self._permit, None
+        if permit is not None:
+            if is_cancellation(failure):
+                permit.neutral()
+            else:
+                permit.failure(failure)
 
-    def _verdict(self, outcome: Any) -> float | str:
-        """Return the delay before the next attempt, which is paid for; or why there is none."""
+    def _next(self, failure: Exception | None, result: Any, began: int) -> float | None:
+        """Return the seconds to wait before the next attempt, which is paid for; None if there is none."""
         policy = self._policy
-        verdict = self.next_delay(
-            retry_after_of(outcome, policy.clock.wall()),
+        attempt = self.attempt
+        limits = policy.limits
+        outcome = result if failure is None else failure
+        if attempt == limits.max_attempts or _asks_nothing(outcome):
+            retry_after = None
+        else:
+            retry_after = retry_after_of(outcome, policy.clock.wall())
+        verdict = limits.next_delay(
+            attempt,
+            self._drawn,
+            retry_after,
             None if self.ends is None else self.ends.left(),
             policy.random,
         )
         if isinstance(verdict, str):
-            return verdict
+            return self._stop(verdict, failure, began)
         if policy.breaker is not None and not policy.breaker.is_closed:
             policy.ledger.rejected_by_breaker()
-            return CIRCUIT_OPEN
-        return verdict if policy.ledger.pay(self.attempt) else BUDGET_EXHAUSTED
-
-    def _follow(
-        self, verdict: float | str, failure: Exception | None, result: Any, marks: int
-    ) -> float | None:
-        """Tell what was decided; return the seconds to wait, or None at the end of the call."""
-        policy = self._policy
-        if isinstance(verdict, str):
-            self._stop(verdict, failure, marks)
-            return None
+            return self._stop(CIRCUIT_OPEN, failure, began)
+        if not policy.ledger.pay(attempt):
+            return self._stop(BUDGET_EXHAUSTED, failure, began)
+        delay, self._drawn = verdict
         if is_heard(policy.on_retry):
-            publish(RetryScheduled(policy.name, self.attempt, verdict, failure, result), policy.on_retry)
+            publish(RetryScheduled(policy.name, attempt, delay, failure, result), policy.on_retry)
         if self.ends is not None:
             self._failure = failure  # for `admit_retry`; otherwise not kept alive during the delay
-        self.attempt += 1
-        return verdict
+        self.attempt = attempt + 1
+        return delay
 
-    def _stop(self, reason: str, failure: Exception | None, marks: int) -> None:
-        """End the call for `reason`."""
+    def _stop(self, reason: str, failure: Exception | None, began: int) -> float | None:
+        """End the call for `reason`; return None, for there is no delay."""
         policy = self._policy
+        attempt = self.attempt
         wanted = reason is not NOT_RETRYABLE and policy.limits.max_attempts > 1
-        if self.attempt == 1 and not wanted:
-            return
+        if attempt == 1 and not wanted:
+            return None
+        number = policy.ledger.given_up(attempt)
         elapsed = policy.clock.now() - self._failed_at
-        policy.ledger.failed(self.attempt)
         if failure is not None:
-            made = (
-                f"{self.attempt} attempts in {elapsed:.1f} s since the first failure"
-                if self.attempt > 1
-                else "1 attempt"
-            )
-            forget_earlier_frames(failure)
-            leave(failure, f"{made}; stopped: {reason}", marks, exhausted=wanted)
+            if attempt == 1:
+                note = f"1 attempt; stopped: {reason}"
+            else:
+                note = f"{attempt} attempts in {elapsed:.1f} s since the first failure; stopped: {reason}"
+                forget_earlier_frames(failure, attempt)
+            leave(failure, note, number, began, exhausted=wanted)
         if is_heard(policy.on_stop):
-            publish(RetryStopped(policy.name, self.attempt, elapsed, reason, failure), policy.on_stop)
+            publish(RetryStopped(policy.name, attempt, elapsed, reason, failure), policy.on_stop)
+        return None
+
+
+def _asks_nothing(outcome: Any) -> bool:
+    """Whether `outcome` is one of the interpreter's own exceptions, just as it was raised.
+
+    Nothing can be found on it. It is true of most failures, and the search costs as much as all the rest.
+    """
+    if type(outcome) not in _BUILT_IN or outcome.__dict__ or outcome.__cause__ is not None:
+        return False
+    for argument in outcome.args:  # noqa: SIM110 - a generator expression costs more than the loop
+        if isinstance(argument, BaseException):
+            return False
+    return True

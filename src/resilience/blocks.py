@@ -13,9 +13,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 from resilience.attempts import Call
+from resilience.budget import BOOKS
 from resilience.deadline import CURRENT, deadline, restore
 from resilience.guards import pause, pause_async
-from resilience.traces import MARKS
 
 if TYPE_CHECKING:
     from contextvars import Token
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 class Attempt:
     """One attempt of a block; enter it once, with `with`."""
 
-    __slots__ = ("_call", "_delay", "_ended", "_marks", "_number", "_token")
+    __slots__ = ("_began", "_call", "_delay", "_ended", "_number", "_token")
 
     def __init__(self, call: Call) -> None:
         self._call = call
         self._number = call.attempt
-        self._marks = 0
+        self._began = 0
         self._token: Token[Instant | None] | None = None
         self._delay: float | None = None
         self._ended = False
@@ -64,7 +64,7 @@ class Attempt:
             raise RuntimeError(f"attempt {self.number} was begun already: enter each attempt once")
         if self._number == 1:
             self._call.admit()
-        self._marks = MARKS.latest
+        self._began = BOOKS.given_up
         self._token = CURRENT.set(self._call.ends)
         return self
 
@@ -82,7 +82,7 @@ class Attempt:
         if error is None:
             self._delay = self._call.returned(None)
         elif isinstance(error, Exception):
-            self._delay = self._call.failed(error, self._marks)
+            self._delay = self._call.failed(error, self._began)
         else:
             self._call.abandoned()
         return self._delay is not None

@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 from typing import Final, NoReturn
 
-from resilience._core.budget import UNITS, Tariff
+from resilience._core.budget import UNITS, Tokens
 from resilience.checks import number
 from resilience.fork import survive_fork
 
@@ -23,14 +23,17 @@ MOST_NAMES: Final = 1024
 
 
 class _Books:
-    """The one lock of all budgets and retry counts of this process.
+    """What all budgets and retry managers of this process share: one lock, and the number of calls given up.
 
-    It is one, so that a single round settles a budget and a manager's counts, which may be shared in any
-    combination. It is held for a fraction of a microsecond, by failures and what follows from them; a call
-    that succeeds at once takes it only while its budget is not full.
+    The lock is one, so that a single round settles a budget and a manager's counts, which may be shared in
+    any combination. It is held for a fraction of a microsecond, by failures and what follows from them; a
+    call that succeeds at once takes it only while its budget is not full.
     """
 
+    __slots__ = ("__weakref__", "given_up", "lock")
+
     def __init__(self) -> None:
+        self.given_up = 0
         survive_fork(self)
 
     def after_fork(self) -> None:
@@ -67,7 +70,7 @@ class RetryBudget:
         1.0
     """
 
-    __slots__ = ("__weakref__", "spent", "tariff")
+    __slots__ = ("__weakref__", "state")
 
     def __init__(
         self,
@@ -78,53 +81,48 @@ class RetryBudget:
         success_credit: float = 0.1,
     ) -> None:
         number("retry_cost", retry_cost, above=0)
-        self.tariff: Final = Tariff(
+        self.state: Final = Tokens(
             number("capacity", capacity, above=0),
             retry_cost,
             number("refund", refund, least=0, most=retry_cost),
             number("success_credit", success_credit, least=0),
         )
-        self.spent = 0
-        """Units that are missing, 0 when full; written under the lock of the books."""
+        """Guarded by the lock of the books; `state.spent` may be read without."""
 
     @property
     def tokens(self) -> float:
         """What is left, in tokens."""
-        return (self.tariff.capacity - self.spent) / UNITS
+        return (self.state.capacity - self.state.spent) / UNITS
 
     @property
     def capacity(self) -> float:
         """Tokens when full."""
-        return self.tariff.capacity / UNITS
+        return self.state.capacity / UNITS
 
     def try_withdraw(self) -> bool:
         """Pay for a retry; return whether that was possible."""
         with BOOKS.lock:
-            spent = self.tariff.withdraw(self.spent)
-            if spent is None:
-                return False
-            self.spent = spent
-            return True
+            return self.state.pay()
 
     def refund(self) -> None:
         """Give back what a successful retry gets back."""
-        self._earn(self.tariff.refund)
+        self._earn(self.state.refund)
 
     def cancel(self) -> None:
         """Give a retry's whole price back: it was not begun."""
-        self._earn(self.tariff.retry_cost)
+        self._earn(self.state.retry_cost)
 
     def credit(self) -> None:
         """Earn what a call earns that succeeds at once."""
-        self._earn(self.tariff.success_credit)
+        self._earn(self.state.success_credit)
 
     def refill(self) -> None:
         """Fill it up: for an operator who knows that the dependency is back, and for tests."""
-        self._earn(self.tariff.capacity)
+        self._earn(self.state.capacity)
 
     def _earn(self, units: int) -> None:
         with BOOKS.lock:
-            self.spent = self.tariff.earn(self.spent, units)
+            self.state.earn(units)
 
     def __repr__(self) -> str:
         """Show what is left."""
@@ -151,7 +149,7 @@ class _Registry:
             budget = self._by_name.get(name)
             if budget is None:
                 if len(self._by_name) >= self._most:
-                    self._by_name = {other: held for other, held in self._by_name.items() if held.spent}
+                    self._by_name = {other: held for other, held in self._by_name.items() if held.state.spent}
                 if len(self._by_name) >= self._most:
                     return self._of_the_rest
                 budget = self._by_name[name] = RetryBudget()

@@ -17,11 +17,10 @@ from types import CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final
 
 from resilience.attempts import Call
-from resilience.budget import RetryBudget
+from resilience.budget import BOOKS, RetryBudget
 from resilience.callables import Kind, kind_of, name_of
 from resilience.deadline import CURRENT, deadline
 from resilience.errors import DeadlineExceeded
-from resilience.traces import MARKS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
@@ -66,11 +65,11 @@ async def run_async(policy: Policy, fn: Callable[..., Any], args: Args, kwargs: 
 def _go_on(policy: Policy, call: Call, fn: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
     """Make attempts until `call` has ended."""
     while True:
-        marks = MARKS.latest
+        began = BOOKS.given_up
         try:
             result = fn(*args, **kwargs)
         except Exception as failure:
-            delay = call.failed(failure, marks)
+            delay = call.failed(failure, began)
             if delay is None:
                 raise
         except BaseException:
@@ -78,24 +77,25 @@ def _go_on(policy: Policy, call: Call, fn: Callable[..., Any], args: Args, kwarg
             raise
         else:
             if isinstance(result, _SUSPECT):
-                refuse_unguarded(fn, result)
+                refuse_unguarded(fn, result)  # pyright: ignore[reportUnknownArgumentType] - of anything
             delay = call.returned(result)
             if delay is None:
-                return result
-        pause(policy, call, delay)
+                return result  # pyright: ignore[reportUnknownVariableType] - whatever fn returned
+        if delay or call.ends is not None:
+            pause(policy, call, delay)
 
 
 async def _go_on_async(policy: Policy, call: Call, fn: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
     """Make attempts until `call` has ended."""
     while True:
-        marks = MARKS.latest
+        began = BOOKS.given_up
         try:
             if call.ends is None:
                 result = await fn(*args, **kwargs)
             else:
                 result = await _until(call.ends, policy.name, fn, args, kwargs)
         except Exception as failure:
-            delay = call.failed(failure, marks)
+            delay = call.failed(failure, began)
             if delay is None:
                 raise
         except BaseException:
@@ -167,19 +167,19 @@ def _guard_sync(policy: Policy, fn: Callable[..., Any]) -> Callable[..., Any]:
     if not _is_plain(policy):
         return lambda *args, **kwargs: run(policy, fn, args, kwargs)
     current_deadline = CURRENT.get
-    budget = policy.budget or RetryBudget()  # one that nobody draws on is always full
+    tokens = (policy.budget or RetryBudget()).state  # one that nobody draws on is always full
     checked = False
 
     def guarded(*args: Any, **kwargs: Any) -> Any:
         nonlocal checked
         if current_deadline() is not None:
             return run(policy, fn, args, kwargs)
-        marks = MARKS.latest
+        began = BOOKS.given_up
         try:
             result = fn(*args, **kwargs)
         except Exception as failure:
             call = Call(policy)
-            delay = call.failed(failure, marks)
+            delay = call.failed(failure, began)
             if delay is None:
                 raise
         else:
@@ -188,10 +188,11 @@ def _guard_sync(policy: Policy, fn: Callable[..., Any]) -> Callable[..., Any]:
                 checked = True
             # Read without the lock: a reading that is out of date loses or repeats no token. It can only
             # leave one credit out, or take the lock for nothing.
-            if budget.spent:
-                budget.credit()
+            if tokens.spent:
+                policy.ledger.succeeded(1)
             return result
-        pause(policy, call, delay)
+        if delay:
+            pause(policy, call, delay)
         return _go_on(policy, call, fn, args, kwargs)
 
     return guarded
@@ -205,24 +206,25 @@ def _guard_async(policy: Policy, fn: Callable[..., Any]) -> Callable[..., Any]:
 
         return guarded_by_all
     current_deadline = CURRENT.get
-    budget = policy.budget or RetryBudget()  # see _guard_sync
+    tokens = (policy.budget or RetryBudget()).state  # see _guard_sync
 
     async def guarded(*args: Any, **kwargs: Any) -> Any:
         if current_deadline() is not None:
             return await run_async(policy, fn, args, kwargs)
-        marks = MARKS.latest
+        began = BOOKS.given_up
         try:
             result = await fn(*args, **kwargs)
         except Exception as failure:
             call = Call(policy)
-            delay = call.failed(failure, marks)
+            delay = call.failed(failure, began)
             if delay is None:
                 raise
         else:
-            if budget.spent:  # see _guard_sync
-                budget.credit()
+            if tokens.spent:  # see _guard_sync
+                policy.ledger.succeeded(1)
             return result
-        await pause_async(policy, call, delay)
+        if delay:
+            await pause_async(policy, call, delay)
         return await _go_on_async(policy, call, fn, args, kwargs)
 
     return guarded
@@ -311,7 +313,7 @@ _GUARDS: Final[dict[Kind, Callable[[Policy, Any], Callable[..., Any]]]] = {
 _SUSPECT: Final = (CoroutineType, GeneratorType)
 
 
-def refuse_unguarded(fn: Callable[..., Any], result: Any) -> None:
+def refuse_unguarded(fn: Callable[..., Any], result: object) -> None:
     """Raise if `result` shows that calling `fn` has not done its work yet, but was guarded as if it had.
 
     Raises:

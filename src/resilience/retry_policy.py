@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, TypedDict
 from resilience._core.backoff import JITTERS, Backoff
 from resilience._core.retry import Limits
 from resilience.budget import RetryBudget, budget_of
-from resilience.callables import Kind, kind_of
 from resilience.checks import count, number
 from resilience.clock import SYSTEM_CLOCK
-from resilience.conditions import matcher
+from resilience.conditions import is_cancellation, matcher, result_predicate
 from resilience.events import hooks
 from resilience.retry_stats import Counts, Ledger
 from resilience.transient import is_transient
@@ -110,8 +109,6 @@ class Policy:
             options["budget"] = budget
         elif budget is not None and not isinstance(budget, RetryBudget):  # pyright: ignore[reportUnnecessaryIsInstance] - from untyped code
             raise TypeError(f"budget={budget!r} must be a RetryBudget, or None to switch it off")
-        if retry_if_result is not None and kind_of(retry_if_result) is not Kind.SYNC:
-            raise TypeError(f"retry_if_result={retry_if_result!r} must be a plain function of a result")
         self._options = options
         self.name: Final = name or type(self).__name__
         self.limits: Final = Limits(
@@ -124,8 +121,8 @@ class Policy:
                 _checked_jitter(jitter),
             ),
         )
-        self.retry_on: Final = matcher(retry_on, "retry_on")
-        self.retry_if_result: Final = retry_if_result
+        self.retry_on: Final = is_transient if retry_on is is_transient else _but_cancellation(retry_on)
+        self.retry_if_result: Final = result_predicate(retry_if_result, "retry_if_result")
         self.idempotent: Final = idempotent
         self.seconds: Final = None if deadline is None else number("deadline", deadline, least=0)
         self.breaker: Final = circuit_breaker
@@ -184,6 +181,12 @@ class Policy:
         """Show the arguments."""
         arguments = ", ".join(f"{name}={value!r}" for name, value in self._options.items())
         return f"{type(self).__name__}({arguments})"
+
+
+def _but_cancellation(retry_on: Condition) -> Callable[[Exception], bool]:
+    """Return a predicate of what `retry_on` means, which is never true of a cancellation."""
+    matches = matcher(retry_on, "retry_on")
+    return lambda error: matches(error) and not is_cancellation(error)
 
 
 def _checked_jitter(jitter: str | float) -> str | float:

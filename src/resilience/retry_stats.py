@@ -90,12 +90,9 @@ class Ledger:
         """Pay for the retry after the failure of `attempt`; return whether that was possible."""
         budget = self.budget
         with BOOKS.lock:
-            if budget is not None:
-                spent = budget.tariff.withdraw(budget.spent)
-                if spent is None:
-                    self._counts.budget += 1
-                    return False
-                budget.spent = spent
+            if budget is not None and not budget.state.pay():
+                self._counts.budget += 1
+                return False
             if attempt > 1:
                 self._counts.retries += 1
             return True
@@ -109,7 +106,7 @@ class Ledger:
         """Settle a call that succeeded with `attempt`."""
         budget = self.budget
         if attempt == 1:
-            if budget is not None and budget.spent:
+            if budget is not None and budget.state.spent:
                 budget.credit()
             return
         counts = self._counts
@@ -117,14 +114,17 @@ class Ledger:
             counts.retries += 1
             counts.successful += 1
             if budget is not None:
-                budget.spent = budget.tariff.earn(budget.spent, budget.tariff.refund)
+                budget.state.earn(budget.state.refund)
 
-    def failed(self, attempt: int) -> None:
-        """Settle a call that failed for good with `attempt`."""
-        if attempt > 1:
-            with BOOKS.lock:
-                self._counts.retries += 1
-                self._counts.failed += 1
+    def given_up(self, attempt: int) -> int:
+        """Settle a call that failed for good with `attempt`; return its number among all given up."""
+        counts = self._counts
+        with BOOKS.lock:
+            if attempt > 1:
+                counts.retries += 1
+                counts.failed += 1
+            BOOKS.given_up = number = BOOKS.given_up + 1
+            return number
 
     def abandoned(self, attempt: int) -> None:
         """Settle a call that was cancelled during `attempt`."""

@@ -54,7 +54,7 @@ class Backoff:
             ceiling = self.initial_delay * self.multiplier ** (attempt - 1)
         except OverflowError:
             return self.max_delay if self.initial_delay else 0.0
-        return ceiling if ceiling < self.max_delay else self.max_delay
+        return ceiling if ceiling < self.max_delay else self.max_delay  # noqa: FURB136 - min() costs a call
 
     def delay(self, attempt: int, previous: float | None, random: Random) -> float:
         """Return the delay between `attempt` and the next.
@@ -68,18 +68,18 @@ class Backoff:
             Seconds, from 0 to `max_delay`.
         """
         jitter = self.jitter
-        if jitter == "full":
-            return self.ceiling(attempt) * random()
-        if jitter == "none":
-            return self.ceiling(attempt)
-        if jitter == "equal":
-            ceiling = self.ceiling(attempt)
-            return _between(ceiling / 2, ceiling, random)
         if jitter == "decorrelated":
             lowest = min(self.initial_delay, self.max_delay)
             highest = min(3 * (lowest if previous is None else previous), self.max_delay)
             return _between(lowest, highest, random)
-        ceiling, proportion = self.ceiling(attempt), float(jitter)
+        ceiling = self.ceiling(attempt)
+        if jitter == "full":
+            return ceiling * random()
+        if jitter == "none":
+            return ceiling
+        if jitter == "equal":
+            return _between(ceiling / 2, ceiling, random)
+        proportion = float(jitter)
         highest = min(ceiling * (1 + proportion), self.max_delay)
         return _between(ceiling * (1 - proportion), highest, random)
 

@@ -21,8 +21,8 @@ UNITS: Final = 1_000_000
 """Units in a token."""
 
 
-class Tariff:
-    """What a retry costs and what successes earn, in units; it never changes.
+class Tokens:
+    """A bucket of tokens, full at first.
 
     Args:
         capacity: Tokens when full.
@@ -31,25 +31,33 @@ class Tariff:
         success_credit: Tokens that a call earns which succeeds at once.
 
     Example:
-        >>> tariff = Tariff(capacity=5.0, retry_cost=1.0, refund=1.0, success_credit=0.1)
-        >>> spent = tariff.withdraw(0)
-        >>> spent, tariff.earn(spent, tariff.success_credit)
-        (1000000, 900000)
+        >>> tokens = Tokens(capacity=1.0, retry_cost=1.0, refund=1.0, success_credit=0.1)
+        >>> tokens.pay(), tokens.pay()
+        (True, False)
+        >>> for _ in range(10):
+        ...     tokens.earn(tokens.success_credit)
+        >>> tokens.pay()
+        True
     """
 
-    __slots__ = ("capacity", "refund", "retry_cost", "success_credit")
+    __slots__ = ("capacity", "refund", "retry_cost", "spent", "success_credit")
 
     def __init__(self, capacity: float, retry_cost: float, refund: float, success_credit: float) -> None:
         self.capacity = round(capacity * UNITS)
         self.retry_cost = round(retry_cost * UNITS)
         self.refund = round(refund * UNITS)
         self.success_credit = round(success_credit * UNITS)
+        self.spent = 0
+        """Units that are missing; 0 when full."""
 
-    def withdraw(self, spent: int) -> int | None:
-        """Return how much is spent once a retry is paid for; None where it cannot be."""
-        afterwards = spent + self.retry_cost
-        return afterwards if afterwards <= self.capacity else None
+    def pay(self) -> bool:
+        """Pay for a retry; return whether that was possible."""
+        spent = self.spent + self.retry_cost
+        if spent > self.capacity:
+            return False
+        self.spent = spent
+        return True
 
-    def earn(self, spent: int, units: int) -> int:
-        """Return how much is spent once `units` have come back."""
-        return spent - units if units < spent else 0
+    def earn(self, units: int) -> None:
+        """Take `units` back."""
+        self.spent = self.spent - units if units < self.spent else 0

@@ -39,44 +39,37 @@ class Limits:
         self.max_retry_after = max_retry_after
         self.backoff = backoff
 
-
-class Progress:
-    """How far one call has come.
-
-    Args:
-        limits: How far it may go.
-    """
-
-    __slots__ = ("_drawn", "_limits", "attempt")
-
-    def __init__(self, limits: Limits) -> None:
-        self.attempt = 1
-        """The number of the attempt that is under way or comes next."""
-        self._limits = limits
-        self._drawn: float | None = None
-
     def next_delay(
-        self, retry_after: float | None, time_left: float | None, random: Callable[[], float]
-    ) -> float | str:
-        """Return the seconds to wait after the failed attempt or, as a string, why it was the last.
+        self,
+        attempt: int,
+        drawn: float | None,
+        retry_after: float | None,
+        time_left: float | None,
+        random: Callable[[], float],
+    ) -> tuple[float, float] | str:
+        """Decide what follows a failed attempt.
 
         Args:
+            attempt: Its number, counted from 1.
+            drawn: What the backoff drew last in this call; None the first time.
             retry_after: Seconds that the other side asked for; None where it did not.
             time_left: Seconds until the deadline; None without one.
             random: Draws a number from 0 up to, not including, 1.
+
+        Returns:
+            The seconds to wait before the next attempt, and those that the backoff drew; or, as a string,
+            why there is no other attempt.
         """
-        limits = self._limits
-        if self.attempt >= limits.max_attempts:
+        if attempt >= self.max_attempts:
             return NO_ATTEMPTS_LEFT
-        delay = self._drawn = limits.backoff.delay(self.attempt, self._drawn, random)
+        delay = drawn = self.backoff.delay(attempt, drawn, random)
         if retry_after is not None:
-            if retry_after > limits.max_retry_after:
-                return (
-                    f"Retry-After of {retry_after:.1f} s exceeds the {limits.max_retry_after:.1f} s allowed"
-                )
+            asked = f"Retry-After of {retry_after:.1f} s"
+            if retry_after > self.max_retry_after:
+                return f"{asked} is longer than max_retry_after, {self.max_retry_after:.1f} s"
             if time_left is not None and retry_after >= time_left:
-                return f"Retry-After of {retry_after:.1f} s is longer than the {time_left:.1f} s left"
+                return f"{asked} is longer than the {time_left:.1f} s left"
             delay = max(delay, retry_after * (1 + UPWARD_JITTER * random()))
         if time_left is not None and delay >= time_left:
             return f"the next delay of {delay:.1f} s is longer than the {time_left:.1f} s left"
-        return delay
+        return delay, drawn
