@@ -17,7 +17,7 @@ Which shard or place a key falls to is decided by Python's salted hash, so nobod
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from resilience._core.counting import Rules, State
@@ -63,8 +63,8 @@ class Table:
         """When the next shard is to be turned over."""
         self.size = 0
         """How many keys and spare places are held."""
-        self.young: list[dict[str | bytes, Any]] = [{} for _ in range(SHARDS)]
-        self.old: list[dict[str | bytes, Any]] = [{} for _ in range(SHARDS)]
+        self.young: list[dict[str | bytes, State]] = [{} for _ in range(SHARDS)]
+        self.old: list[dict[str | bytes, State]] = [{} for _ in range(SHARDS)]
 
     def find(self, key: str | bytes, now: int) -> tuple[str | bytes, State | None]:
         """Return the place where `key` counts, and the state there."""
@@ -95,7 +95,7 @@ class Table:
     def _state(self, place: str | bytes, now: int) -> State | None:
         """Return what counts at `place`, and make an old one that does young again."""
         shard = hash(place) % SHARDS
-        state: State | None = self.young[shard].get(place)
+        state = self.young[shard].get(place)
         if state is not None:
             return state
         state = self.old[shard].get(place)

@@ -101,7 +101,7 @@ class SQLiteStore:
         self._path = os.fspath(path)
         if self._path in {"", ":memory:"}:
             raise ValueError(
-                f"{self._path!r} is a database of one connection: name a file, or use MemoryStore"
+                f"{self._path!r} cannot be shared by connections: name a file, or use MemoryStore"
             )
         self._busy_timeout = number("busy_timeout", busy_timeout, least=0, most=60)
         self.clock: Clock = clock
@@ -277,10 +277,7 @@ class SQLiteStore:
             self._path, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False
         )
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
-            for statement in _SCHEMA:
-                connection.execute(statement)
+            _lay_out(connection)
         except BaseException:
             connection.close()
             raise
@@ -296,6 +293,17 @@ class SQLiteStore:
                 self._idle.append(connection)
         if not keep:
             connection.close()
+
+
+def _lay_out(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    found = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'resilience_clock'")
+    if not found.fetchone()[0]:
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in _SCHEMA:
+            connection.execute(statement)
+        connection.execute("COMMIT")
 
 
 def _to_the_microsecond(seconds: float) -> int:
