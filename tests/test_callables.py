@@ -95,7 +95,7 @@ def test_a_marked_function_is_a_coroutine_function():
     if sys.version_info >= (3, 12):
         inspect.markcoroutinefunction(marked)
     else:
-        marked._is_coroutine_mark = object()  # what the mark is from 3.12 on
+        marked._is_coroutine_marker = object()  # what the mark is from 3.12 on
 
     assert kind_of(marked) is Kind.ASYNC
 

@@ -75,7 +75,7 @@ def kind_of(fn: Callable[..., Any]) -> Kind:
 
 def _is_marked(inner: Any) -> bool:
     """Return whether `inspect.markcoroutinefunction` was called on it, which leaves a bare object there."""
-    return type(getattr(inner, "_is_coroutine_mark", None)) is object  # a mock would answer with a mock
+    return type(getattr(inner, "_is_coroutine_marker", None)) is object  # a mock would answer with a mock
 
 
 def name_of(fn: Callable[..., Any]) -> str:
