@@ -199,9 +199,16 @@ async def test_fault_23_a_socket_may_be_lost_while_the_registry_is_locked():
             self.itself = self
 
     registry.register(Cyclic(), "s1")
-    with registry._lock:
-        gc.collect()
 
+    def collect_while_locked():
+        with registry._lock:
+            gc.collect()
+
+    thread = threading.Thread(target=collect_while_locked, daemon=True)  # so that a deadlock ends, too
+    thread.start()
+    thread.join(5)
+
+    assert not thread.is_alive()
     assert len(registry) == 0
 
 
@@ -266,9 +273,9 @@ def test_fault_28_a_child_works_although_every_lock_was_held(path):
             assert janitor.stop()
 
         with all_held_elsewhere(registry, watch, janitor, asynchronous):
-            outcomes = [in_child(work) for _ in range(100)]
+            for _ in range(100):
+                assert in_child(work) == 0
 
-        assert outcomes == [0] * 100
         assert janitor.is_running
         janitor.stop()
 
