@@ -84,14 +84,15 @@ class Breaker:
 class Limiter:
     """GCRA: one number a key, in a dict under a lock."""
 
-    def __init__(self, limit, per):
+    def __init__(self, limit, per, now=time.monotonic):
+        self.now = now
         self.emission_interval = per / limit
         self.tolerance = per
         self.arrivals = {}
         self.lock = threading.Lock()
 
     def try_acquire(self, key):
-        now = time.monotonic()
+        now = self.now()
         with self.lock:
             arrival = self.arrivals.get(key, now)
             if arrival < now:  # noqa: PLR1730 - max() costs a call

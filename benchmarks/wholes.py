@@ -15,11 +15,10 @@ from time import perf_counter, thread_time
 from types import coroutine
 from typing import TYPE_CHECKING, NamedTuple
 
-from resilience.stores.memory import MemoryStore
-
 from benchmarks import floors
 from resilience import CircuitBreaker, Quota, RateLimiter, with_retry
 from resilience.clock import SystemClock
+from resilience.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
