@@ -214,6 +214,18 @@ async def test_a_socket_that_is_lost_before_its_turn_is_no_failure():
     assert registry.failed == 0
 
 
+async def test_a_socket_whose_handler_ends_before_its_turn_is_left_alone():
+    clock = FakeClock(auto=False)
+    registry, socket = SocketRegistry(spread=10.0, clock=clock, random=lambda: 0.5), Socket()
+    with registry.register(socket, "s1"):
+        leaving = asyncio.ensure_future(registry.shut_down_async())
+        await clock.wait_for_sleepers_async(1)
+    clock.advance(5.0)
+
+    assert await leaving == 0
+    assert socket.closed == []
+
+
 async def test_whoever_leaves_early_stops_no_close():
     registry, socket = SocketRegistry(), Socket()
     registry.register(socket, "s1")
@@ -237,6 +249,8 @@ async def test_a_close_that_is_cancelled_is_not_counted():
 
     assert await asking == 0
     assert registry.closed == 0
+    socket.close = lambda code, reason: asyncio.sleep(0)
+    assert await registry.end_sessions_async(["s1"]) == 1  # and can be tried again
 
 
 # --- closing from elsewhere ------------------------------------------------------------------------

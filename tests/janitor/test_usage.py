@@ -80,6 +80,16 @@ def test_a_file_more_is_a_file_more():
         assert usage().open_files == before + 1
 
 
+def test_with_no_descriptor_left_nothing_is_told(monkeypatch):
+    def fail(*args):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(Path, "read_text", fail)
+    monkeypatch.setattr(os, "listdir", fail)
+
+    assert SystemUsage()() == (None, MACHINE, None)
+
+
 # --- other systems ---------------------------------------------------------------------------------
 
 

@@ -108,7 +108,7 @@ class Janitor(Generic[S, R]):
 
     @property
     def is_running(self) -> bool:
-        """Whether it sweeps by itself: started, and not stopped, in this process."""
+        """Whether its thread or task is at work, in this process."""
         run = self._run
         return run is not None and run.is_alive()
 

@@ -142,7 +142,7 @@ class MemoryWatch:
         """Take a reading, and say whether it raises an alert.
 
         Raises:
-            OSError: The system cannot be asked; with no file descriptor left, say.
+            Exception: What a reader of one's own raised; the system's raises nothing.
         """
         usage, now = self._reader(), self._clock.now()
         limit = self._limit or usage.limit

@@ -237,13 +237,18 @@ class SocketRegistry:
         self, registrations: Iterable[Registration], code: int, reason: str, spread: float
     ) -> list[_Closing]:
         """Begin to close each one on its own loop; return where the outcomes will stand."""
-        closings: list[_Closing] = []
-        for registration in registrations:
-            with self._lock:
-                begun, registration.closing = registration.closing, True
-            if not begun:
-                closings.append(self._begin(registration, code, reason, spread * self._random()))
-        return closings
+        return [
+            self._begin(registration, code, reason, spread * self._random())
+            for registration in registrations
+            if self._claim(registration)
+        ]
+
+    def _claim(self, registration: Registration) -> bool:
+        """Return whether it is ours to close: it is still open, and nobody else is closing it."""
+        with self._lock:
+            free = registration in self._open and not registration.closing
+            registration.closing = True
+        return free
 
     def _begin(self, registration: Registration, code: int, reason: str, delay: float) -> _Closing:
         from concurrent.futures import Future  # noqa: PLC0415 - asyncio has loaded it by now
@@ -253,6 +258,7 @@ class SocketRegistry:
         def settle(task: asyncio.Task[bool]) -> None:
             with self._lock:
                 self._tasks.discard(task)
+                registration.closing = False  # what is still open can be tried again
             if outcome.set_running_or_notify_cancel():  # whoever asked may have left
                 outcome.set_result(not task.cancelled() and task.result())
 
@@ -272,14 +278,17 @@ class SocketRegistry:
     async def _close(self, registration: Registration, code: int, reason: str, delay: float) -> bool:
         import asyncio  # noqa: PLC0415 - see `register`
 
-        if delay:
-            await self._clock.sleep_async(delay)
-        socket = registration.socket
-        if socket is None:
-            return False
         try:
+            if delay:
+                await self._clock.sleep_async(delay)
+            socket = registration.socket
+            if socket is None or registration not in self._open:  # it went by itself
+                return False
             async with asyncio.timeout(self._close_timeout):  # real seconds: the peer has no fake clock
                 await socket.close(code, reason)
+            with self._lock:
+                self._closed += 1
+                self._open.discard(registration)
         except Exception as error:  # noqa: BLE001 - whatever a peer or a framework does; it is logged
             import logging  # noqa: PLC0415 - loaded only when something went wrong
 
@@ -288,11 +297,7 @@ class SocketRegistry:
             )
             with self._lock:
                 self._failed += 1
-                registration.closing = False
             return False
-        with self._lock:
-            self._closed += 1
-        registration.unregister()
         return True
 
     def _wait(self, closings: list[_Closing], timeout: float) -> int:

@@ -43,8 +43,10 @@ class SystemUsage:
     def _resident(self) -> int | None:
         try:
             pages = (self._proc / "statm").read_text().split()[1]
-        except OSError:
+        except FileNotFoundError:
             return _greatest_resident()
+        except OSError:  # no file descriptor is left, say
+            return None
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
     def _container_limits(self) -> Iterator[int]:
@@ -66,7 +68,7 @@ class SystemUsage:
     def _open_files(self) -> int | None:
         for folder in (self._proc / "fd", self._dev):
             try:
-                return len(list(folder.iterdir())) - 1  # without the one that lists
+                return len(os.listdir(folder)) - 1  # noqa: PTH208 - no Path for each; and without the one that lists
             except OSError:
                 continue
         return None
