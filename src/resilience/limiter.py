@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 from resilience._core.key import canonical
 from resilience._core.quota import merged
 from resilience.callables import Kind, kind_of, name_of
+from resilience.checks import count
 from resilience.limiting import GLANCE, AsyncWaiter, Limiter, Waiter, chosen_store
 from resilience.stores.memory import MemoryStore
 from resilience.stores.on_loop import on_loop
@@ -76,7 +77,7 @@ class RateLimiter(Limiter):
     ) -> None:
         if store is not None and kind_of(store.take) is Kind.ASYNC:
             raise TypeError(
-                f"a {type(store).__name__} must be awaited: use AsyncRateLimiter, or its sync twin"
+                f"{type(store).__name__} is awaited: use AsyncRateLimiter, or its sync twin"
             )
         self.store: Store = chosen_store(store, name, clock)
         """Where it counts."""
@@ -225,6 +226,7 @@ class RateLimiter(Limiter):
             limit: Entries, at least 1. A key has one for each quota.
             hashed: Whether to show a digest for each key, which is the same within this process only.
         """
+        count("limit", limit, least=1)
         return self._stats(self.store.holding(self._counters, limit), limit, hashed)
 
     def _try_acquire(self, *key: Key, cost: int = 1) -> Decision:
@@ -400,6 +402,7 @@ class AsyncRateLimiter(Limiter):
             limit: Entries, at least 1. A key has one for each quota.
             hashed: Whether to show a digest for each key, which is the same within this process only.
         """
+        count("limit", limit, least=1)
         return self._stats(await self.store.holding(self._counters, limit), limit, hashed)
 
     async def _decide(self, place: str | bytes, cost: int) -> Decision:
