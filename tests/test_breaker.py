@@ -632,6 +632,59 @@ async def test_a_guarded_async_block(make):
             pytest.fail("it was begun")
 
 
+# --- what is left behind --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("failing", [False, True], ids=["rejected", "failed"])
+def test_neither_rejections_nor_failures_are_left_to_the_garbage_collector(make, failing):
+    breaker = make(failure_threshold=1_000)
+
+    def block():
+        with breaker.guard():
+            fail()
+
+    @breaker
+    def stream():
+        yield fail()
+
+    ways = [breaker(fail), functools.partial(breaker.execute, fail), block, lambda: next(stream())]
+    if not failing:
+        breaker.force_open()
+    gc.collect()
+    gc.disable()
+    try:
+        for way in ways:
+            attempt(way)
+            assert gc.collect() == 0, way
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("failing", [False, True], ids=["rejected", "failed"])
+async def test_nor_are_those_of_coroutines(make, failing):
+    breaker = make(failure_threshold=1_000)
+
+    async def fail_at_once():
+        raise OSError
+
+    async def block():
+        async with breaker.guard():
+            await fail_at_once()
+
+    ways = [breaker(fail_at_once), functools.partial(breaker.execute_async, fail_at_once), block]
+    if not failing:
+        breaker.force_open()
+    gc.collect()
+    gc.disable()
+    try:
+        for way in ways:
+            with suppress(OSError, CircuitOpenError):
+                await way()
+            assert gc.collect() == 0, way
+    finally:
+        gc.enable()
+
+
 # --- what it is not ------------------------------------------------------------------------------
 
 

@@ -361,9 +361,9 @@ def _guard_function(breaker: CircuitBreaker, gate: Gate, fn: Callable[..., Any])
         nonlocal plain
         period = core.period
         if not (plain and period.passes):
-            rejection = gate.rejection(period)
-            if rejection is not None:
-                raise rejection
+            wait = gate.rejects_for(period)
+            if wait > 0:
+                raise gate.rejection(wait)
             result = execute(fn, *args, **kwargs)
             plain = not gate.examines
             return result
@@ -392,9 +392,9 @@ def _guard_coroutine_function(
     async def guarded(*args: Any, **kwargs: Any) -> Any:
         period = core.period
         if not (plain and period.passes):
-            rejection = gate.rejection(period)
-            if rejection is not None:
-                raise rejection
+            wait = gate.rejects_for(period)
+            if wait > 0:
+                raise gate.rejection(wait)
             return await execute(fn, *args, **kwargs)
         try:
             result = await fn(*args, **kwargs)

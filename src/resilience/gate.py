@@ -7,8 +7,8 @@ Rules:
 - Four things need no lock, also without the GIL:
 
   *A rejection while open, a permit while closed* read `core.period` once. A period is replaced, never
-  reopened, and `until` only ever shrinks. So at the moment of that read the answer was right, and that is
-  the moment at which the call counts as rejected or admitted.
+  reopened, and its `until`, which is read once too, only ever shrinks. So at the moment of that read the
+  answer was right, and that is the moment at which the call counts as rejected or admitted.
 
   *A success that changes nothing* is not reported. `window.success_matters` is one attribute that holds True
   or False, so there is no half of it to see. Where it reads false, the window held no trouble at that moment
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from resilience._core.breaker import Change, Event, Grant, Period, Policy
+    from resilience._core.breaker import Change, Event, Period, Policy
     from resilience.clock import Clock
     from resilience.events import Hook
 
@@ -185,15 +185,19 @@ class Gate:
 
     # --- admission -------------------------------------------------------------------------------
 
-    def rejection(self, period: Period) -> CircuitOpenError | None:
-        """Return the error to raise if `period` rejects every call now; None if the lock must decide.
-
-        It is returned and not raised because each frame that an exception passes costs as much as making it.
-        """
+    def rejects_for(self, period: Period) -> float:
+        """Return the seconds for which `period` rejects every call; 0 or less where the lock must decide."""
         now = self.now()
-        if period.began <= now < period.until:
-            return CircuitOpenError(self.name, period.until - now if period.rest < inf else None)
-        return None
+        return period.until - now if period.began <= now else 0.0
+
+    def rejection(self, wait: float) -> CircuitOpenError:
+        """Return the error of a call that is to wait for so many seconds, infinity where it is held open.
+
+        To be raised as it is returned: a variable that holds it would make a cycle of the error, its
+        traceback and the frame, one for each rejection, which only the garbage collector ends. And it is
+        returned, not raised here, because each frame that an exception passes costs as much as making it.
+        """
+        return CircuitOpenError(self.name, wait if wait < inf else None)
 
     def admit(self, *, timed: bool = True) -> Permit:
         """Return a permit, or raise CircuitOpenError.
@@ -205,19 +209,17 @@ class Gate:
         period = self.core.period
         if period.passes:
             return Permit(self, period, 0, inf, started)
-        rejection = self.rejection(period)
-        if rejection is not None:
-            raise rejection
+        wait = self.rejects_for(period)
+        if wait > 0:
+            raise self.rejection(wait)
         now = self.now()
-        grant: Grant | None
-        wait = 0.0
         with self.lock:
             self.take_back(now)
             grant = self.core.admit(now)
             if grant is None:
                 wait = self.core.retry_after(now)
         if grant is None:
-            raise CircuitOpenError(self.name, wait if wait < inf else None)
+            raise self.rejection(wait)
         permit = Permit(self, grant.period, grant.ticket, grant.deadline, started)
         self.tell(grant.change)
         return permit
