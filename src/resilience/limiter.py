@@ -76,9 +76,7 @@ class RateLimiter(Limiter):
         require_shared: bool = False,
     ) -> None:
         if store is not None and kind_of(store.take) is Kind.ASYNC:
-            raise TypeError(
-                f"{type(store).__name__} is awaited: use AsyncRateLimiter, or its sync twin"
-            )
+            raise TypeError(f"{type(store).__name__} is awaited: use AsyncRateLimiter, or its sync twin")
         self.store: Store = chosen_store(store, name, clock)
         """Where it counts."""
         super().__init__(quotas, name, self.store, on_refused, require_shared)

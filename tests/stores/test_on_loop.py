@@ -10,7 +10,7 @@ import pytest
 from resilience._core.counting import Charge
 from resilience.stores import StoreUnavailable
 from resilience.stores.memory import MemoryStore
-from resilience.stores.on_loop import Inline, OffLoop, on_loop
+from resilience.stores.on_loop import Inline, OffLoop, _look_at, on_loop
 from resilience.testing import FakeClock, wait_until_async
 from tests.stores.conformance import counter
 
@@ -184,3 +184,10 @@ def test_a_loop_that_ends_first_makes_no_noise():
 
     assert asyncio.run(leave()).cancelled()  # asyncio.run cancels what is left, and waits for the threads
     assert left(store) == 6
+
+
+async def test_a_pool_that_drops_its_work_makes_no_noise():
+    dropped = asyncio.get_running_loop().create_future()
+    dropped.add_done_callback(_look_at)
+    dropped.cancel()
+    await asyncio.sleep(0)
