@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import functools
 import gc
@@ -548,6 +549,33 @@ async def test_an_async_generator_passes_everything_through(make):
     assert await stream.athrow(KeyError()) == "caught"
     with pytest.raises(StopAsyncIteration):
         await anext(stream)
+
+
+async def test_an_async_generator_sees_the_cancellation_of_the_block_that_it_manages(make):
+    breaker = make()
+    seen = []
+
+    @contextlib.asynccontextmanager
+    @breaker
+    async def transaction():
+        try:
+            yield
+        except asyncio.CancelledError:
+            seen.append("rolled back")
+            raise
+
+    async def use():
+        async with transaction():
+            await asyncio.sleep(3600)
+
+    task = asyncio.create_task(use())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert seen == ["rolled back"]
+    assert breaker.snapshot().failures == 0
 
 
 async def test_in_an_async_stream_a_failure_counts_and_an_early_exit_does_not(make, clock):

@@ -438,7 +438,9 @@ def _guard_async_generator_function(
                 while True:
                     try:
                         sent = yield item
-                    except Exception as error:  # noqa: BLE001 - the reader threw it, and `fn` shall see it
+                    except GeneratorExit:
+                        raise
+                    except BaseException as error:  # noqa: BLE001 - thrown by the reader, whose block was cancelled say
                         item = await stream.athrow(error)
                     else:
                         item = await stream.asend(sent)
