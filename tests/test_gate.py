@@ -195,6 +195,19 @@ async def test_an_async_block_settles_by_how_it_ends():
     assert failures(gate) == 0
 
 
+async def test_one_permit_is_not_for_two_blocks():
+    gate = gate_of()
+    permit = gate.admit()
+    with permit:
+        pass
+
+    with pytest.raises(TypeError, match="for each block"), permit:
+        pytest.fail("it ran unguarded")
+    with pytest.raises(TypeError, match="for each block"):
+        async with permit:
+            pytest.fail("it ran unguarded")
+
+
 def test_a_dropped_permit_gives_its_place_back():
     gate, _ = half_open()
     for _ in range(10):

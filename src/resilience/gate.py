@@ -52,7 +52,7 @@ class Permit:
 
     As a context manager it settles itself: success at the end, failure on an exception that counts, neutral
     on a cancellation or an early exit. One that is dropped unsettled is neutral too. Threads and tasks may
-    pass it on.
+    pass it on. A block that is begun with a settled one would run unguarded, and is refused with a TypeError.
     """
 
     __slots__ = ("_gate", "deadline", "period", "settled", "started", "ticket")
@@ -96,9 +96,14 @@ class Permit:
         finally:
             self._gate.settle(self, outcome)
 
+    def _begin(self) -> Self:
+        if self.settled:
+            raise MisuseError("this permit has been settled: ask the breaker for one for each block")
+        return self
+
     def __enter__(self) -> Self:
         """Begin the call."""
-        return self
+        return self._begin()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -108,7 +113,7 @@ class Permit:
 
     async def __aenter__(self) -> Self:
         """Begin the call."""
-        return self
+        return self._begin()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
