@@ -458,6 +458,21 @@ def test_so_it_is_while_testing_and_the_place_is_given_back(make, run, clock):
     assert breaker.state == "half-open"
 
 
+def test_execute_refuses_generator_functions(make):
+    def stream():
+        yield 1
+
+    async def stream_async():
+        yield 1
+
+    breaker = make()
+    for fn in (stream, stream_async):
+        with pytest.raises(TypeError, match="decorate it with the breaker"):
+            breaker.execute(fn)
+
+    assert list(breaker.execute(lambda: (item for item in (1, 2)))) == [1, 2]  # that is but a result
+
+
 def test_execute_async_takes_what_returns_an_awaitable(make):
     assert asyncio.run(make().execute_async(lambda: work_async("x"))) == "x"
 

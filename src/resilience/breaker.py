@@ -23,7 +23,7 @@ import random
 from functools import update_wrapper
 from itertools import count
 from math import inf
-from types import CoroutineType
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from resilience._core.breaker import Event
@@ -226,15 +226,15 @@ class CircuitBreaker:
 
         Raises:
             CircuitOpenError: The call was rejected, and not begun.
-            TypeError: `fn` returned a coroutine, which nobody would have guarded.
+            TypeError: `fn` returned a coroutine, or is a generator function: its work would run unguarded.
         """
         gate = self._gate
         period = gate.core.period
         if not period.passes:
             with gate.admit() as permit:
                 result = fn(*args, **kwargs)
-                if type(result) is CoroutineType:
-                    _refuse_coroutine(fn, result)
+                if type(result) in _UNDONE:
+                    _refuse_undone(fn, result)
                 permit.success(result)
             return result
         started = gate.now() if gate.timed else inf
@@ -243,8 +243,8 @@ class CircuitBreaker:
         except Exception as error:
             gate.count(period, started, error)
             raise
-        if type(result) is CoroutineType:
-            _refuse_coroutine(fn, result)
+        if type(result) in _UNDONE:
+            _refuse_undone(fn, result)
         if gate.examines:
             gate.count(period, started, None, result)
         elif period.window.success_matters:
@@ -333,12 +333,26 @@ class CircuitBreaker:
         return f"<CircuitBreaker {self.name!r}, {self.state}>"
 
 
-def _refuse_coroutine(fn: Callable[..., Any], coroutine: Any) -> NoReturn:
-    coroutine.close()
-    raise MisuseError(
-        f"{name_of(fn)} returned a coroutine, which would run unguarded: use execute_async, or decorate a "
-        "function written with `async def`"
-    )
+_UNDONE: Final = frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})
+
+
+def _refuse_undone(fn: Callable[..., Any], result: Any) -> None:
+    """Raise if `result` shows that the work of `fn` has not been done yet.
+
+    A generator that an ordinary function returns, whoever made it, is a result like any other.
+    """
+    if type(result) is CoroutineType:
+        result.close()
+        raise MisuseError(
+            f"{name_of(fn)} returned a coroutine, which would run unguarded: use execute_async, or decorate "
+            "a function written with `async def`"
+        )
+    kind = kind_of(fn)
+    if kind is not Kind.SYNC:
+        raise MisuseError(
+            f"{name_of(fn)} is a {kind.value}, which would run unguarded, when its items are asked for: "
+            "decorate it with the breaker instead"
+        )
 
 
 def _awaitable(fn: Callable[..., Any], returned: Awaitable[T]) -> Awaitable[T]:
