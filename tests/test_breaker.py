@@ -737,6 +737,12 @@ def test_it_is_not_copied(make, duplicate):
         duplicate(make())
 
 
+@pytest.mark.parametrize("wrong", [{"name": 5}, {"random": 0.5}], ids=str)
+def test_what_would_fail_only_later_is_refused_at_once(make, wrong):
+    with pytest.raises(TypeError, match=next(iter(wrong))):
+        make(**wrong)
+
+
 def test_an_asynchronous_predicate_is_refused(make):
     async def judge(result):
         return True

@@ -42,7 +42,14 @@ def test_slow_calls_are_judged_where_it_is_said_what_is_slow():
 
 @pytest.mark.parametrize(
     "extra",
-    [{"failure_ratio": 0.4}, {"minimum_calls": 6}, {"window": 1.0}, {"window_calls": 9}, {"slow_after": 1.0}],
+    [
+        {"failure_ratio": 0.4},
+        {"minimum_calls": 6},
+        {"window": 1.0},
+        {"window_calls": 9},
+        {"slow_after": 1.0},
+        {"slow_ratio": 0.9},
+    ],
 )
 def test_a_threshold_and_a_ratio_contradict_each_other(extra):
     with pytest.raises(ValueError, match="leave it out to open by"):
@@ -52,6 +59,11 @@ def test_a_threshold_and_a_ratio_contradict_each_other(extra):
 def test_a_ratio_over_fewer_calls_than_it_takes_is_refused():
     with pytest.raises(ValueError, match="would never open"):
         rule_of(None, **(RULE | {"window_calls": 4}))
+
+
+def test_a_share_of_slow_calls_is_refused_where_nothing_is_slow():
+    with pytest.raises(ValueError, match="say what is slow"):
+        rule_of(None, **(RULE | {"slow_ratio": 0.9}))
 
 
 @pytest.mark.parametrize("threshold", [0, -1, True, 1.5, "5"])
@@ -92,6 +104,7 @@ def test_the_recovery_time_grows_to_ten_times_itself_unless_told():
         ("recovery_time", 0),
         ("recovery_time", True),
         ("recovery_time", "5"),
+        ("recovery_time", 10**400),
         ("recovery_jitter", -0.1),
         ("recovery_jitter", 1.1),
         ("recovery_growth", 0.9),

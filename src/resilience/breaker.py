@@ -138,6 +138,10 @@ class CircuitBreaker:
         random: Callable[[], float] = random.random,
         on_change: Listener | None = None,
     ) -> None:
+        if name is not None and not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] - from untyped code
+            raise TypeError(f"name={name!r} must be a string")
+        if not callable(random):
+            raise TypeError(f"random={random!r} must be a function that returns a number from 0 to 1")
         rule = rule_of(
             failure_threshold,
             failure_ratio=failure_ratio,

@@ -49,11 +49,11 @@ def rule_of(
 ) -> Rule:
     """Return the trip rule that is meant: failures in a row where a threshold is given, else a ratio."""
     if failure_threshold is not None:
-        by_ratio = (failure_ratio, minimum_calls, window, window_calls, slow_after)
-        if by_ratio != (0.5, 5, 10.0, None, None):
+        by_ratio = (failure_ratio, minimum_calls, window, window_calls, slow_after, slow_ratio)
+        if by_ratio != (0.5, 5, 10.0, None, None, 1.0):
             raise ValueError(
                 f"failure_threshold={failure_threshold!r} counts failures in a row: leave it out to open by "
-                "failure_ratio, minimum_calls, window, window_calls or slow_after"
+                "failure_ratio, minimum_calls, window, window_calls, slow_after or slow_ratio"
             )
         return InARow(count("failure_threshold", failure_threshold, least=1))
     count("minimum_calls", minimum_calls, least=1)
@@ -64,6 +64,8 @@ def rule_of(
         )
     slow_ratio = number("slow_ratio", slow_ratio, above=0, most=1)
     if slow_after is None:
+        if slow_ratio < 1:
+            raise ValueError(f"slow_ratio={slow_ratio!r} means nothing without slow_after: say what is slow")
         slow_ratio = inf
     else:
         number("slow_after", slow_after, above=0)
