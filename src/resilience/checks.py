@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 
@@ -31,7 +32,8 @@ def number(
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number, not {value!r}")
-    if not (math.isfinite(value) and least <= value <= most and value > above):
+    # Not `isfinite`, which raises OverflowError for an int that is larger than any float.
+    if not (abs(value) <= sys.float_info.max and least <= value <= most and value > above):
         bounds = " and ".join(
             f"{words} {bound:g}"
             for words, bound in (("above", above), ("of at least", least), ("of at most", most))
