@@ -759,9 +759,13 @@ def test_only_exceptions_can_be_registered(cls):
         register(cls, transient=True)
 
 
-@pytest.mark.parametrize("transient", [1, "yes", None])
+async def judge(exc):
+    return False
+
+
+@pytest.mark.parametrize("transient", [1, "yes", None, judge])
 def test_a_verdict_is_a_bool_or_a_function(transient):
-    with pytest.raises(TypeError, match="transient must be True, False or a function"):
+    with pytest.raises(TypeError, match="transient must be True, False or a plain function"):
         register(StorageError, transient=transient)
 
 
@@ -868,6 +872,11 @@ def test_no_client_library_is_imported():
 # --- Retry-After ---------------------------------------------------------------------------------
 
 
+class BrokenDuration:
+    def total_seconds(self):
+        raise RuntimeError
+
+
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [
@@ -887,6 +896,7 @@ def test_no_client_library_is_imported():
         (True, None),
         ("soon", None),
         ([5], None),
+        (BrokenDuration(), None),
         (None, None),
     ],
 )

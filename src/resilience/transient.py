@@ -13,6 +13,7 @@ Rules:
 
 from __future__ import annotations
 
+import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -20,6 +21,7 @@ from resilience import fork
 from resilience._core import signs, taxonomy
 from resilience._core.retry_after import LONGEST, parse_retry_after
 from resilience._core.taxonomy import Failure, Rule
+from resilience.callables import Kind, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,7 +120,9 @@ def _seconds(value: Any, wall_now: float) -> float | None:
     """Return the seconds that an attribute `retry_after` means: a number, a `timedelta`, a header's text."""
     if isinstance(value, str):
         return parse_retry_after(value, wall_now)
-    if hasattr(value, "total_seconds"):
+    # Where nobody has loaded `datetime`, nobody has made a `timedelta`.
+    timedelta: Any = getattr(sys.modules.get("datetime"), "timedelta", ())
+    if isinstance(value, timedelta):
         value = value.total_seconds()
     if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:  # NaN is not
         return float(min(value, LONGEST))
@@ -166,9 +170,9 @@ def register(
 
     Args:
         cls: A subclass of `Exception`.
-        transient: Whether; or a function of the exception that says so. The function may also return a whole
-            `Failure`, or None where it cannot tell: then attributes, cause and message do. What it raises
-            reaches the caller of `is_transient`.
+        transient: Whether; or a plain function of the exception that says so. The function may also return a
+            whole `Failure`, or None where it cannot tell: then attributes, cause and message do. What it
+            raises reaches the caller of `is_transient`.
         may_be_processed: Whether the other side may have carried the call out.
 
     Returns:
@@ -176,7 +180,7 @@ def register(
 
     Raises:
         TypeError: `cls` is no subclass of `Exception` (what is not, such as cancellation, is never retried),
-            or `transient` neither a bool nor a function.
+            or `transient` neither a bool nor a plain function.
 
     Example:
         >>> class Locked(Exception): ...
@@ -188,12 +192,12 @@ def register(
     if not (isinstance(cls, type) and issubclass(cls, Exception)):  # type: ignore[redundant-expr]  # pyright: ignore[reportUnnecessaryIsInstance] - not everyone checks types
         raise TypeError(f"{cls!r} is not a subclass of Exception: nothing else is ever transient")
     rule: Failure | Reader
-    if callable(transient):
+    if callable(transient) and kind_of(transient) is Kind.SYNC:
         rule = _reader(cls.__name__, transient, may_be_processed)
     elif isinstance(transient, bool):  # pyright: ignore[reportUnnecessaryIsInstance] - likewise
         rule = Failure(transient, may_be_processed, cls.__name__)
     else:
-        raise TypeError(f"transient must be True, False or a function of the exception, not {transient!r}")
+        raise TypeError(f"transient must be True, False or a plain function, not {transient!r}")
     _registry.add(cls, rule)
     return lambda: _registry.remove(cls, rule)
 

@@ -96,6 +96,33 @@ def test_looking_never_replaces_the_failure():
     assert signs.wrapped(exc) is None
 
 
+class OddError(Exception):
+    """What it carries under well-known names is something else, or cannot be had."""
+
+    args = errno = sqlite_errorcode = pgcode = status_code = object()
+    response = {"Error": {"Code": []}, "ResponseMetadata": None}  # noqa: RUF012 - read only
+
+    @property
+    def __dict__(self):
+        raise RuntimeError
+
+    retryable = status = retry_after = code = __dict__
+
+
+@pytest.mark.parametrize("rule", signs.READERS, ids=str)
+def test_no_reader_replaces_the_failure(rule):
+    verdict = signs.READERS[rule](OddError())
+
+    # A WebSocket that has received no close code was cut, whatever stands there instead.
+    assert verdict is None or verdict.transient is (rule is Rule.WEBSOCKET)
+    assert signs.wrapped(OddError()) is None
+
+
+@pytest.mark.parametrize("code", [[104], "104", None])
+def test_an_errno_may_be_anything(code):
+    assert signs.by_errno(OSError(code, "what went wrong")) is None
+
+
 @pytest.mark.parametrize(
     "headers",
     [

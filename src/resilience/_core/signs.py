@@ -37,6 +37,12 @@ def attribute(thing: object, name: str) -> Any:
         return None
 
 
+def _arguments(exc: BaseException) -> tuple[Any, ...]:
+    """Return what the exception was made of; a class may have given the name `args` to something else."""
+    arguments = attribute(exc, "args")
+    return arguments if isinstance(arguments, tuple) else ()  # pyright: ignore[reportUnknownVariableType] - of anything
+
+
 def message(exc: BaseException) -> str:
     """Return the beginning of what the exception says, in lower case."""
     try:
@@ -106,19 +112,21 @@ def _item(mapping: Any, *keys: str) -> Any:
 
 def by_errno(exc: Any) -> Failure | None:
     """Read the `errno` of an `OSError`."""
-    if exc.errno is None:
+    code = attribute(exc, "errno")  # of any type: `OSError(x, y)` takes `x` for it
+    if not isinstance(code, int):
         return None
-    name, may_be_processed = taxonomy.ERRNO.get(exc.errno, (None, True))
-    return Failure(name is not None, may_be_processed, f"errno {name or exc.errno}")
+    name, may_be_processed = taxonomy.ERRNO.get(code, (None, True))
+    return Failure(name is not None, may_be_processed, f"errno {name or code}")
 
 
 def by_eai(exc: Any) -> Failure:
     """Read the code of a `socket.gaierror`: only "try again" is transient."""
     from socket import EAI_AGAIN  # noqa: PLC0415 - whoever raised a gaierror has loaded it
 
-    if exc.errno == EAI_AGAIN:
+    code = attribute(exc, "errno")
+    if code == EAI_AGAIN:
         return Failure(True, False, "EAI_AGAIN")
-    return Failure(False, False, f"EAI code {exc.errno}")
+    return Failure(False, False, f"EAI code {code}")
 
 
 def by_status(exc: Any, lowest: int = 100) -> Failure | None:
@@ -166,7 +174,7 @@ def by_libpq(exc: Any) -> Failure:
 
 def by_mysql(exc: Any) -> Failure | None:
     """Read the error number: `errno` in MySQL's own connector, the first argument elsewhere."""
-    code = attribute(exc, "errno") or (exc.args[0] if exc.args else None)
+    code = attribute(exc, "errno") or next(iter(_arguments(exc)), None)
     if not isinstance(code, int):
         return None
     may_be_processed = taxonomy.MYSQL.get(code)
@@ -176,7 +184,7 @@ def by_mysql(exc: Any) -> Failure | None:
 def by_sqlite(exc: Any) -> Failure:
     """Read the primary result code, the low byte of the extended one."""
     code = attribute(exc, "sqlite_errorcode")
-    if code is not None:
+    if isinstance(code, int):
         name = taxonomy.SQLITE.get(code & 0xFF)
         return Failure(name is not None, name is None, name or f"SQLite result {code}")
     locked = message(exc) in taxonomy.SQLITE_MESSAGES
@@ -186,7 +194,7 @@ def by_sqlite(exc: Any) -> Failure:
 def by_aws(exc: Any) -> Failure | None:
     """Read the error code of a botocore `ClientError`, then its HTTP status."""
     code = _item(attribute(exc, "response"), "Error", "Code")
-    if code in taxonomy.AWS:
+    if isinstance(code, str) and code in taxonomy.AWS:
         return Failure(True, taxonomy.AWS[code], f"AWS {code}")
     status = _item(attribute(exc, "response"), "ResponseMetadata", "HTTPStatusCode")
     return _of_status(exc, status) if isinstance(status, int) else None
@@ -228,12 +236,13 @@ def by_close_code(exc: Any) -> Failure:
 
 def by_retryable(exc: Any) -> Failure:
     """Read what a `ServiceError` says of itself."""
-    return Failure(exc.retryable, taxonomy.HTTP_STATUS.get(exc.status, True), str(exc.code))
+    may_be_processed = taxonomy.HTTP_STATUS.get(attribute(exc, "status"), True)
+    return Failure(bool(attribute(exc, "retryable")), may_be_processed, str(attribute(exc, "code")))
 
 
 def by_decision(exc: Any) -> Failure:
     """Read a limiter's refusal: without a `retry_after` the call costs more than the quota ever allows."""
-    return Failure(exc.retry_after is not None, False, str(exc.code))
+    return Failure(attribute(exc, "retry_after") is not None, False, str(attribute(exc, "code")))
 
 
 def by_attributes(exc: Any) -> Failure | None:
@@ -255,12 +264,12 @@ def by_message(exc: BaseException) -> Failure | None:
 
 def wrapped(exc: BaseException) -> BaseException | None:
     """Return what a client's exception says it wraps: in an attribute, an argument or as its cause."""
-    own = exc.__dict__
+    own: dict[str, Any] = attribute(exc, "__dict__") or {}
     for candidate in (
         own.get("reason"),  # urllib3
         own.get("orig"),  # SQLAlchemy
         _item(own["kwargs"], "error") if "kwargs" in own else None,  # botocore
-        *exc.args,  # urllib, requests, aiohttp
+        *_arguments(exc),  # urllib, requests, aiohttp
         exc.__cause__,  # httpx
     ):
         if isinstance(candidate, BaseException):
