@@ -141,7 +141,7 @@ class Call:
         if self.attempt == 1:
             self._failed_at = policy.clock.now()
             if self._permit is not None:
-                self._settle(failure)
+                self._settle(self._permit, failure)
         if not policy.retry_on(failure) or isinstance(failure, _NEVER_RETRIED):
             return self._stop(NOT_RETRYABLE, failure, began)
         if BOOKS.given_up != began and inner_retry_exhausted(failure, began):
@@ -178,13 +178,12 @@ class Call:
         self._failure = None
         self._policy.ledger.unpay()
 
-    def _settle(self, failure: Exception) -> None:
-        permit, self._permit = self._permit, None
-        if permit is not None:
-            if is_cancellation(failure):
-                permit.neutral()
-            else:
-                permit.failure(failure)
+    def _settle(self, permit: Permit, failure: Exception) -> None:
+        self._permit = None
+        if is_cancellation(failure):
+            permit.neutral()
+        else:
+            permit.failure(failure)
 
     def _next(self, failure: Exception | None, result: Any, began: int) -> float | None:
         """Return the seconds to wait before the next attempt, which is paid for; None if there is none."""

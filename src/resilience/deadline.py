@@ -46,7 +46,7 @@ class Instant(NamedTuple):
         """
         left = self.left()
         if left <= 0:
-            raise DeadlineExceeded(f"{name} was not begun: the deadline passed {-left:.3f} s before")
+            raise DeadlineExceeded(f"{name} was not begun: the deadline passed {abs(left):.3f} s before")
 
 
 CURRENT: Final[ContextVar[Instant | None]] = ContextVar("resilience.deadline", default=None)

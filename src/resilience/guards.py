@@ -14,7 +14,7 @@ Rules:
 from __future__ import annotations
 
 from types import CoroutineType, GeneratorType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from resilience.attempts import Call
 from resilience.budget import BOOKS, RetryBudget
@@ -90,10 +90,10 @@ async def _go_on_async(policy: Policy, call: Call, fn: Callable[..., Any], args:
     while True:
         began = BOOKS.given_up
         try:
-            if call.ends is None:
-                result = await fn(*args, **kwargs)
-            else:
-                result = await _until(call.ends, policy.name, fn, args, kwargs)
+            awaitable = fn(*args, **kwargs)
+            if not hasattr(awaitable, "__await__"):
+                refuse_unawaitable(fn, awaitable)
+            result = await (awaitable if call.ends is None else _until(call.ends, policy.name, awaitable))
         except Exception as failure:
             delay = call.failed(failure, began)
             if delay is None:
@@ -105,7 +105,8 @@ async def _go_on_async(policy: Policy, call: Call, fn: Callable[..., Any], args:
             delay = call.returned(result)
             if delay is None:
                 return result
-        await pause_async(policy, call, delay)
+        if delay or call.ends is not None:
+            await pause_async(policy, call, delay)
 
 
 def pause(policy: Policy, call: Call, delay: float) -> None:
@@ -132,10 +133,8 @@ async def pause_async(policy: Policy, call: Call, delay: float) -> None:
         call.admit_retry()
 
 
-async def _until(
-    ends: Instant, name: str, fn: Callable[..., Awaitable[Any]], args: Args, kwargs: Kwargs
-) -> Any:
-    """Await `fn`, and cancel it at `ends`.
+async def _until(ends: Instant, name: str, awaitable: Awaitable[Any]) -> Any:
+    """Await `awaitable`, and cancel it at `ends`.
 
     The timer is the event loop's own: real seconds, whatever clock the deadline is read on.
     """
@@ -144,7 +143,7 @@ async def _until(
     timeout = asyncio.timeout(ends.left())
     try:
         async with timeout:
-            return await fn(*args, **kwargs)
+            return await awaitable
     except TimeoutError as error:
         if timeout.expired() and isinstance(error.__cause__, asyncio.CancelledError):
             raise DeadlineExceeded(f"{name} was cancelled at its deadline") from error
@@ -330,6 +329,18 @@ def refuse_unguarded(fn: Callable[..., Any], result: object) -> None:
             f"{name_of(fn)} is a generator function, which runs only once its items are asked for: decorate "
             "it with with_retry, and call it directly"
         )
+
+
+def refuse_unawaitable(fn: Callable[..., Any], result: object) -> NoReturn:
+    """Raise, since `fn` has done its work already and returned what cannot be awaited.
+
+    Raises:
+        TypeError: Always.
+    """
+    raise TypeError(
+        f"{name_of(fn)} returned {result!r}, which cannot be awaited: use RetryManager.execute for a plain "
+        "function"
+    )
 
 
 def _refuse_result_predicate(policy: Policy, fn: Callable[..., Any]) -> None:

@@ -104,6 +104,10 @@ class Policy:
     ) -> None:
         options = locals().copy()  # the arguments as given, for `replace`
         del options["self"]
+        if name is not None and not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] - from untyped code
+            raise TypeError(f"name={name!r} must be a string, the dependency's name")
+        if circuit_breaker is not None and not hasattr(circuit_breaker, "acquire"):
+            raise TypeError(f"circuit_breaker={circuit_breaker!r} must be a CircuitBreaker")
         if budget is _Default.BUDGET:
             budget = RetryBudget() if name is None else budget_of(name)
             options["budget"] = budget

@@ -69,7 +69,10 @@ class Limits:
                 return f"{asked} is longer than max_retry_after, {self.max_retry_after:.1f} s"
             if time_left is not None and retry_after >= time_left:
                 return f"{asked} is longer than the {time_left:.1f} s left"
-            delay = max(delay, retry_after * (1 + UPWARD_JITTER * random()))
+            longest = retry_after * (1 + UPWARD_JITTER)
+            if time_left is not None:
+                longest = min(longest, time_left)
+            delay = max(delay, retry_after + (longest - retry_after) * random())
         if time_left is not None and delay >= time_left:
             return f"the next delay of {delay:.1f} s is longer than the {time_left:.1f} s left"
         return delay, drawn
