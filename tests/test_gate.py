@@ -56,6 +56,12 @@ def failures(gate):
     return gate.core.figures(gate.now()).failures
 
 
+def places_taken(gate):
+    with gate.lock:
+        gate.take_back(gate.now())
+    return len(gate.core.period.leases)
+
+
 def raising(error):
     raise error
 
@@ -195,6 +201,22 @@ async def test_an_async_block_settles_by_how_it_ends():
     assert failures(gate) == 0
 
 
+def test_a_place_that_is_given_back_in_the_middle_of_a_decision_is_not_lost():
+    gate, _ = half_open()
+    permit = gate.admit()
+
+    class Interrupted(dict):
+        def items(self):
+            leases = list(super().items())
+            if not permit.settled:
+                permit.neutral()  # as the garbage collector does when it finds an abandoned stream
+            return leases
+
+    gate.core.period.leases = Interrupted(gate.core.period.leases)
+    assert gate.admit().ticket == 2
+    assert gate.admit().ticket == 3
+
+
 async def test_one_permit_is_not_for_two_blocks():
     gate = gate_of()
     permit = gate.admit()
@@ -223,13 +245,24 @@ def test_a_dropped_permit_gives_its_place_back():
 def test_a_settled_permit_and_one_without_a_place_leave_no_note():
     gate, _ = half_open()
     permit = gate.admit()
-    permit.neutral()
+    permit.success()
     del permit
     gate.apply(Event.RESET)
     gate.admit()
     gc.collect()
 
-    assert not gate.dropped
+    assert not gate.free
+
+
+def test_a_permit_that_has_succeeded_has_no_place_to_give_back_any_more():
+    gate, _ = half_open()
+    permit, other = gate.admit(), gate.admit()
+    permit.success()
+    gate.give_back(permit)  # as a thread does that lost the race to settle
+
+    assert places_taken(gate) == 1
+    other.success()
+    assert state(gate) == "closed"
 
 
 def test_two_threads_that_settle_one_permit_count_once():
@@ -284,7 +317,7 @@ def test_what_says_nothing_about_the_dependency_is_neutral(error):
     gate, _ = half_open()
     permit = gate.admit()
     permit.failure(error)
-    assert gate.core.period.leases == {}
+    assert places_taken(gate) == 0
     assert state(gate) == "half-open"
 
 
@@ -313,7 +346,7 @@ def test_a_raising_predicate_gives_the_place_back_and_is_heard():
         raise KeyError
 
     assert isinstance(raised.value.__context__, KeyError)
-    assert gate.core.period.leases == {}
+    assert places_taken(gate) == 0
     assert state(gate) == "half-open"
 
 

@@ -4,7 +4,7 @@ Rules:
 
 - The lock is held while `_core.breaker` decides and never while anybody else's code runs: not the call, not
   a predicate, not a listener, not a clock.
-- Four things need no lock, also without the GIL:
+- Five things need no lock, also without the GIL:
 
   *A rejection while open, a permit while closed* read `core.period` once. A period is replaced, never
   reopened, and its `until`, which is read once too, only ever shrinks. So at the moment of that read the
@@ -17,6 +17,11 @@ Rules:
   If the period is over by then, the success is late and changes nothing either way.
 
   *A success within the time window* is noted in a list, which the next holder of the lock takes; see there.
+
+  *A neutral outcome* leaves a note that its place is free, for the next who looks for one, and so does a
+  permit that is dropped. To append to a deque is atomic. It may even happen in the middle of a decision: the
+  garbage collector finds an abandoned stream, say, on the thread that holds the lock. Tickets are never used
+  again, so a note that comes too late takes no place from anybody.
 """
 
 from __future__ import annotations
@@ -85,16 +90,18 @@ class Permit:
 
     def neutral(self) -> None:
         """The call says nothing about the dependency."""
-        self._gate.settle(self, Outcome.NEUTRAL)
+        if not self.settled:
+            self._gate.give_back(self)
 
     def _settle(self, error: BaseException | None, result: Any) -> None:
         if self.settled:
             return
-        outcome = Outcome.NEUTRAL  # which it stays if a predicate raises
         try:
             outcome = self._gate.outcome_of(error, result)
-        finally:
-            self._gate.settle(self, outcome)
+        except BaseException:
+            self._gate.give_back(self)
+            raise
+        self._gate.settle(self, outcome)
 
     def _begin(self) -> Self:
         if self.settled:
@@ -123,9 +130,8 @@ class Permit:
 
     def __del__(self) -> None:
         """Give the place back, if nobody has settled."""
-        # A finaliser runs anywhere, even while its own thread is deciding: so it only leaves a note.
-        if self.ticket and not self.settled:
-            self._gate.dropped.append((self.period, self.ticket))
+        if not self.settled:
+            self._gate.give_back(self)
 
     def __reduce__(self) -> NoReturn:
         """Refuse to be copied or pickled."""
@@ -138,9 +144,9 @@ class Gate:
     __slots__ = (
         "__weakref__",
         "core",
-        "dropped",
         "examines",
         "fails_by_result",
+        "free",
         "ignored",
         "lock",
         "name",
@@ -180,8 +186,8 @@ class Gate:
         self.random = random
         self.on_change = on_change
         self.core = Breaker(policy, clock.now())
-        self.dropped: deque[tuple[Period, int]] = deque()
-        """The places whose permits were dropped; appended to without the lock."""
+        self.free: deque[tuple[Period, int]] = deque()
+        """The places that were given back, and not yet taken back; appended to without the lock."""
         survive_fork(self)
 
     def after_fork(self) -> None:
@@ -230,9 +236,9 @@ class Gate:
         return permit
 
     def take_back(self, now: float) -> None:
-        """Take back the places whose permits were dropped. The caller holds the lock."""
-        while self.dropped:
-            period, ticket = self.dropped.popleft()
+        """Take back the places that were given back. The caller holds the lock."""
+        while self.free:
+            period, ticket = self.free.popleft()
             self.core.settle(period, ticket, Outcome.NEUTRAL, now)
 
     # --- outcomes --------------------------------------------------------------------------------
@@ -253,8 +259,17 @@ class Gate:
             return Outcome.NEUTRAL
         return Outcome.FAILURE
 
+    def give_back(self, permit: Permit) -> None:
+        """Take the neutral outcome of a permit: should it have another by now, its place is gone already."""
+        permit.settled = True
+        if permit.ticket:
+            self.free.append((permit.period, permit.ticket))
+
     def settle(self, permit: Permit, outcome: Outcome) -> None:
         """Take the outcome of a permit, unless it has one."""
+        if outcome is Outcome.NEUTRAL:
+            self.give_back(permit)
+            return
         succeeded = outcome is Outcome.SUCCESS and not self.timed
         if succeeded and permit.period.passes and not permit.period.window.success_matters:
             permit.settled = True
