@@ -286,14 +286,26 @@ class CircuitBreaker:
 
         Raises:
             CircuitOpenError: The call is rejected.
+
+        Example:
+            >>> breaker = CircuitBreaker(5, 60.0)
+            >>> permit = breaker.acquire()
+            >>> permit.failure(TimeoutError("no answer within 2 s"))
+            >>> breaker.snapshot().failures
+            1
         """
         return self._gate.admit()
 
     def guard(self) -> Permit:
-        """Return a permit for a `with` or `async with` block, whose end settles it.
+        """Return a permit for one `with` or `async with` block, whose end settles it.
 
         Raises:
             CircuitOpenError: The block is rejected.
+
+        Example:
+            >>> with CircuitBreaker(5, 60.0).guard():
+            ...     print("the call")
+            the call
         """
         return self._gate.admit()
 

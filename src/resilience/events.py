@@ -71,7 +71,7 @@ class BreakerChanged(NamedTuple):
     before: str
     after: str
     reason: str
-    """What made it change, such as `"failure ratio"`, `"probe failed"` or `"forced"`."""
+    """What made it change, such as `"failure ratio"`, `"probe failed"` or `"forced open"`."""
     calls: int
     failures: int
     slow: int
