@@ -118,6 +118,17 @@ def test_a_status_that_is_no_errors_is_refused(status):
         ServiceError("odd", status=status)
 
 
+@pytest.mark.parametrize("status", ["404", 404.5, None])
+def test_a_status_that_is_no_whole_number_is_refused(status):
+    with pytest.raises(TypeError, match="a whole number"):
+        ErrorCode("ODD", status, "Odd")
+
+
+def test_a_name_that_is_no_string_is_refused():
+    with pytest.raises(TypeError, match="a string, not 404"):
+        ErrorCode(404, 404, "Odd")
+
+
 @pytest.mark.parametrize(
     "duplicate", [copy.copy, copy.deepcopy, lambda code: pickle.loads(pickle.dumps(code))]
 )
@@ -154,6 +165,20 @@ def test_an_error_needs_nothing():
     )
     assert (error.retryable, error.retry_after) == (False, None)
     assert (error.fields, error.details, error.request_id) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"code": "NOT_FOUND"}, "code is an ErrorCode, not 'NOT_FOUND'"),
+        ({"fields": ["email"]}, "fields are a mapping of names"),
+        ({"details": "row 7"}, "details are a mapping of names"),
+        ({"status": "404"}, "a whole number, not '404'"),
+    ],
+)
+def test_what_could_not_be_answered_is_refused_where_it_is_raised(arguments, message):
+    with pytest.raises(TypeError, match=message):
+        ServiceError("x", **arguments)
 
 
 def test_an_error_whose_init_was_skipped_still_has_a_message():
@@ -209,12 +234,13 @@ def test_a_limit():
     error = RateLimitedError(refused(12.34))
     assert error.decision.limiter == "login"
     assert (error.code, error.status, error.retry_after) == (ErrorCode.RATE_LIMIT_EXCEEDED, 429, 12.34)
+    assert error.retryable
     assert str(error) == "rate limiter 'login': 6/15 minutes reached; try again in 12.3 s"
 
 
 def test_a_cost_that_never_fits():
     error = RateLimitedError(refused(None))
-    assert error.retry_after is None
+    assert (error.retry_after, error.retryable) == (None, False)
     assert str(error) == "rate limiter 'login': the call costs more than 6/15 minutes ever allows"
 
 

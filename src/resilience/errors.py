@@ -19,11 +19,10 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from resilience._core.quota import Decision
 
 _CODE_NAME: Final = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
@@ -43,6 +42,7 @@ class ErrorCode(str):  # noqa: SLOT000 - two dozen objects a process
         public: Whether messages may be shown outside development.
 
     Raises:
+        TypeError: The name is no string, or the status no whole number.
         ValueError: The name or the status is not of that form.
 
     Example:
@@ -61,6 +61,8 @@ class ErrorCode(str):  # noqa: SLOT000 - two dozen objects a process
         cls, name: str, status: int, title: str, *, retryable: bool = False, public: bool = True
     ) -> Self:
         """Make a code; the class says what the arguments mean."""
+        if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] - from untyped code
+            raise TypeError(f"an error code's name is a string, not {name!r}")
         if not is_error_code(name):
             raise ValueError(f"an error code is named in capitals and underscores, not {name!r}")
         code = super().__new__(cls, name)
@@ -109,6 +111,8 @@ def is_error_code(name: str) -> bool:
 
 
 def _error_status(status: int) -> int:
+    if not isinstance(status, int):  # pyright: ignore[reportUnnecessaryIsInstance] - from untyped code
+        raise TypeError(f"an error's HTTP status is a whole number, not {status!r}")
     if not 400 <= status <= 599:  # noqa: PLR2004 - the HTTP error statuses
         raise ValueError(f"an error's HTTP status is 400 to 599, not {status!r}")
     return status
@@ -164,6 +168,8 @@ class ServiceError(Exception):
         request_id: The id of the request that failed.
 
     Raises:
+        TypeError: `code` is not an `ErrorCode`, `fields` or `details` is no mapping, or the status no whole
+            number: said here, since where the error is answered it would hide what had happened.
         ValueError: The status is no error's, or `retry_after` is negative or not finite.
 
     Example:
@@ -192,6 +198,10 @@ class ServiceError(Exception):
         request_id: str | None = None,
     ) -> None:
         if code is not None:
+            if not isinstance(code, ErrorCode):  # pyright: ignore[reportUnnecessaryIsInstance] - from untyped code
+                raise TypeError(
+                    f"code is an ErrorCode, not {code!r}: take ErrorCode.NOT_FOUND, say, or your own"
+                )
             self.code = code
         super().__init__(self.code.title if message is None else message)
         if status is not None:
@@ -199,8 +209,8 @@ class ServiceError(Exception):
         if retry_after is not None and not 0.0 <= retry_after < math.inf:
             raise ValueError(f"retry_after is seconds from now, 0 or more and finite, not {retry_after!r}")
         self._retry_after = retry_after
-        self.fields = fields
-        self.details = details
+        self.fields = _mapping("fields", fields)
+        self.details = _mapping("details", details)
         self.request_id = request_id
 
     @property
@@ -236,6 +246,12 @@ class ServiceError(Exception):
     def __reduce__(self) -> Any:
         """Pickle the error with its attributes and notes, whatever the `__init__` of a subclass takes."""
         return _remake, (type(self), self.args), self.__dict__ or None
+
+
+def _mapping(what: str, value: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    if value is not None and not isinstance(value, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] - from untyped code
+        raise TypeError(f"{what} are a mapping of names, not {value!r}")
+    return value
 
 
 def _remake(cls: type[ServiceError], args: tuple[Any, ...]) -> ServiceError:
@@ -324,6 +340,11 @@ class RateLimitedError(_PolicyError):
     def retry_after(self) -> float | None:
         """Seconds until the call would be let through; None where it costs more than the quota holds."""
         return self.decision.retry_after
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the call will be let through later: not if it costs more than the quota ever allows."""
+        return self.retry_after is not None
 
     @property
     def message(self) -> str:
