@@ -144,7 +144,9 @@ def test_the_content_type_may_lie():
     ("content", "fields"),
     [
         ({"fields": {"email": "bad", "age": 7}}, {"email": "bad", "age": "7"}),
-        ({"fields": {}}, {}),
+        ({"fields": {}}, None),
+        ({"fields": {"a\n": "\x1b[31mred"}}, {"a\\n": "\\x1b[31mred"}),
+        ({"detail": [{"loc": ["body", "a\n"], "msg": "\x1b[31mred"}]}, {"a\\n": "\\x1b[31mred"}),
         ({"fields": []}, None),
         ({"detail": [{"loc": ["body", "email"], "msg": "bad", "input": "secret"}]}, {"email": "bad"}),
         ({"detail": [{"msg": "bad"}]}, None),

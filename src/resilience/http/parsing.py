@@ -98,13 +98,14 @@ def _as_object(content: object) -> dict[str, Any] | None:
 
 def _code(name: object, status: int, retry_after: float | None, codes: Iterable[ErrorCode]) -> ErrorCode:
     """Return the code that the body names, if it goes with the status; else one made from the status."""
-    known = next((code for code in codes if code == name), None) or VOCABULARY.get(str(name))
+    name = name if isinstance(name, str) else ""
+    known = next((code for code in codes if code == name), None) or VOCABULARY.get(name)
     if known is not None and known.status == status:
         return known
     usual = code_for_status(status)
     # 413 is transient only where the server says when (RFC 9110, 15.5.14).
     retryable = status in HTTP_STATUS and (status != 413 or retry_after is not None)  # noqa: PLR2004 - see above
-    own_name = name if isinstance(name, str) and is_error_code(name) else str(usual)
+    own_name = name if is_error_code(name) else str(usual)
     return ErrorCode(own_name, status, (known or usual).title, retryable=retryable, public=usual.public)
 
 
@@ -118,10 +119,10 @@ def _message(content: dict[str, Any]) -> str | None:
 
 
 def _fields(content: dict[str, Any]) -> dict[str, str] | None:
-    fields = _as_object(content.get("fields"))
-    if fields is not None:
-        return {one_line(name): one_line(str(wrong)) for name, wrong in list(fields.items())[:MOST_FIELDS]}
     try:
-        return field_errors(content["detail"])  # FastAPI's
+        fields = _as_object(content.get("fields")) or field_errors(content["detail"])  # FastAPI's
     except (KeyError, TypeError):
         return None
+    return {
+        one_line(name): one_line(str(wrong)) for name, wrong in list(fields.items())[:MOST_FIELDS]
+    } or None
