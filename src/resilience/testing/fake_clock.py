@@ -29,6 +29,9 @@ class FakeClock:
         yielding: Whether each reading lets other threads in first, which brings out unlocked
             check-then-act races that a GIL hides.
 
+    Raises:
+        ValueError: A reading is not finite.
+
     Threads and event loops may share it. A cancelled sleep leaves at once.
 
     Example:
@@ -49,8 +52,8 @@ class FakeClock:
     ) -> None:
         self.sleeps: list[float] = []
         """The seconds of every sleep, in order of their beginning."""
-        self._now = start
-        self._wall_offset = wall - start
+        self._now = _finite(start)
+        self._wall_offset = _finite(wall) - start
         self._auto = auto
         self._yielding = yielding
         self._asleep: dict[object, tuple[float, Callable[[], object]]] = {}
@@ -101,14 +104,14 @@ class FakeClock:
         """Let `seconds` pass, and wake whoever sleeps no longer than that, in the order they are due.
 
         Raises:
-            ValueError: `seconds` is negative; `step` sets a clock back.
+            ValueError: `seconds` is negative, for which there is `step`, or not finite.
         """
-        if not seconds >= 0:
+        if seconds < 0:
             raise ValueError(
                 f"time does not pass backwards: advance({seconds!r}); use step() to set a clock back"
             )
         with self._lock:
-            self._now += seconds
+            self._now += _finite(seconds)
             due = [
                 (until, sleeper, wake)
                 for sleeper, (until, wake) in self._asleep.items()
@@ -122,12 +125,12 @@ class FakeClock:
     def step(self, seconds: float) -> None:
         """Set `now` forward or back without waking anybody, as a faulty clock would."""
         with self._lock:
-            self._now += seconds
+            self._now += _finite(seconds)
 
     def step_wall(self, seconds: float) -> None:
         """Set only `wall` forward or back, as an administrator or a leap second would."""
         with self._lock:
-            self._wall_offset += seconds
+            self._wall_offset += _finite(seconds)
 
     def sleep(self, seconds: float) -> None:
         """Block this thread until `seconds` have passed on this clock; in auto mode, make them pass.
@@ -217,3 +220,9 @@ class FakeClock:
         finally:
             with self._lock:
                 self._asleep.pop(sleeper, None)
+
+
+def _finite(seconds: float) -> float:
+    if not math.isfinite(seconds):
+        raise ValueError(f"a clock reads and moves by finite seconds, not {seconds!r}")
+    return seconds
