@@ -137,6 +137,13 @@ def test_a_failing_rule_still_gives_an_answer():
     assert isinstance(error.__cause__.__context__, DomainError)
 
 
+@pytest.mark.parametrize("returned", [None, "oops", ErrorCode.CONFLICT])
+def test_a_rule_that_returns_no_error_gives_an_internal_error(returned):
+    error = ErrorMapper({DomainError: lambda _: returned})(DomainError("first"))
+    assert error.code is ErrorCode.INTERNAL_ERROR
+    assert str(error.__cause__).startswith("the rule for DomainError returned")
+
+
 def test_a_rule_may_return_an_error_with_a_cause_of_its_own():
     def rule(error):
         made = not_found_error("User")

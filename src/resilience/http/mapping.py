@@ -64,7 +64,8 @@ class ErrorMapper:
     def __call__(self, exception: Exception) -> ServiceError:
         """Return the error to answer with; its `__cause__` is what it was made from.
 
-        A function among the rules that itself fails gives an internal error, whose cause is that failure.
+        A function among the rules that itself fails, or returns no `ServiceError`, gives an internal error,
+        whose cause is that failure.
         """
         exception = _only_member(exception)
         try:
@@ -80,10 +81,17 @@ class ErrorMapper:
         for cls in type(exception).__mro__:
             rule = self._rules.get(cls)
             if rule is not None:
-                return ServiceError(code=rule) if isinstance(rule, ErrorCode) else rule(exception)
+                return _by_rule(rule, cls, exception)
             if cls is ServiceError:
                 return cast("ServiceError", exception)
         return None
+
+
+def _by_rule(rule: Rule, cls: type, exception: Exception) -> ServiceError:
+    error = ServiceError(code=rule) if isinstance(rule, ErrorCode) else rule(exception)
+    if not isinstance(error, ServiceError):  # pyright: ignore[reportUnnecessaryIsInstance] - from untyped code
+        raise TypeError(f"the rule for {cls.__name__} returned {error!r}: it is to return a ServiceError")
+    return error
 
 
 to_service_error: Final = ErrorMapper()
@@ -155,6 +163,11 @@ _PARTS_OF_A_REQUEST: Final = frozenset({"body", "query", "path", "header", "cook
 
 _NAMED: Final[dict[tuple[str, str], Rule]] = {
     ("starlette", "HTTPException"): _from_http_exception,
+    (
+        "starlette",
+        "ClientDisconnect",
+    ): ErrorCode.BAD_REQUEST,  # it left in mid-request; nobody reads the answer
+    ("starlette", "WebSocketDisconnect"): ErrorCode.BAD_REQUEST,
     ("werkzeug", "HTTPException"): _from_http_exception,
     ("fastapi", "RequestValidationError"): _from_validation,
     ("pydantic_core", "ValidationError"): _from_validation,
