@@ -165,6 +165,21 @@ def test_retry_after(error, seconds):
     assert dict(error_response(error, request_id="r1").headers).get("Retry-After") == seconds
 
 
+def test_waiting_for_one_limit_does_not_help_where_another_never_lets_it_through():
+    error = RateLimitedError(decision(False, 7.5))
+    response = error_response(error, request_id="r1", decisions=[decision(False, None)])
+    assert "Retry-After" not in dict(response.headers)
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds"),
+    [(not_found_error(), None), (CircuitOpenError("storage", 4.2), "5"), (rate_limit_error(), "8")],
+)
+def test_what_a_limiter_asks_to_wait_is_told_with_429_only(error, seconds):
+    response = error_response(error, request_id="r1", decisions=[decision(False, 7.5)])
+    assert dict(response.headers).get("Retry-After") == seconds
+
+
 def test_decisions_give_rate_limit_headers():
     noted = decision(True)
     headers = dict(error_response(not_found_error(), request_id="r1", decisions=[noted], clock=At(0)).headers)
@@ -186,9 +201,23 @@ class Hostile:
         return "<hostile>"
 
 
+class Speechless:
+    def __repr__(self):
+        raise RuntimeError("no words")
+
+
 @pytest.mark.parametrize(
     "details",
-    [{"a": Hostile()}, {"a": {1, 2}}, {("a", "b"): 1}, {"a": float("nan")}, {"a": float("inf")}, {"a": b"x"}],
+    [
+        {"a": Hostile()},
+        {"a": Speechless()},
+        {("a",): Speechless()},
+        {"a": {1, 2}},
+        {("a", "b"): 1},
+        {"a": float("nan")},
+        {"a": float("inf")},
+        {"a": b"x"},
+    ],
 )
 def test_what_json_cannot_hold_is_shown_somehow(details):
     error = ServiceError("x", details=details)

@@ -8,7 +8,7 @@ import pytest
 from starlette.datastructures import Headers
 
 from resilience._core.quota import Decision, Quota
-from resilience.http.headers import header_values, rate_limit_headers, whole_seconds
+from resilience.http.headers import header_values, limit_headers, rate_limit_headers, whole_seconds
 from resilience.testing import FakeClock
 
 QUOTA = Quota(6, per=900.0)
@@ -132,3 +132,10 @@ def test_both_styles():
 )
 def test_a_name_becomes_a_structured_string(name, shown):
     assert rate_limit_headers(allowed(1, limiter=name), style="ietf")["RateLimit"] == f"{shown};r=1;t=0"
+
+
+@pytest.mark.parametrize(("status", "wait"), [(200, None), (404, None), (503, None), (429, "13")])
+def test_only_a_429_tells_how_long_to_wait(status, wait):
+    headers = limit_headers(status, [refused(12.1)], "x", At(0))
+    assert (headers["X-RateLimit-Remaining"], headers.get("Retry-After")) == ("0", wait)
+    assert limit_headers(429, [allowed(1)], "x", At(0)).get("Retry-After") is None

@@ -6,7 +6,8 @@ is what everybody gets, and RFC 9457's `application/problem+json` is for who ask
 stands in both wherever there are any; `details` in development only. Outside development nothing internal
 leaves: no class name, no path, no message of an error whose code is not public, and none of a 500.
 
-Bodies are ASCII, and `error_response` never fails: what JSON cannot hold is shown by its `repr`.
+Bodies are ASCII, and `error_response` never fails, whatever the details are: what JSON cannot hold is shown
+by its `repr`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from resilience.clock import SYSTEM_CLOCK
 from resilience.errors import RateLimitedError
-from resilience.http.headers import rate_limit_headers, whole_seconds
+from resilience.http.headers import limit_headers, whole_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,7 +69,8 @@ def error_response(
 
     Returns:
         Status, headers (type and length of the body, `X-Request-Id`, `Cache-Control: no-store`, rate
-        limits, `Retry-After`) and body.
+        limits, `Retry-After`) and body. What limiters ask to wait is told with 429 only, and for any other
+        status what the error itself asks.
     """
     if isinstance(error, RateLimitedError) and error.decision not in decisions:
         decisions = (*decisions, error.decision)
@@ -85,9 +87,9 @@ def error_response(
         "Content-Length": str(len(body)),
         "Cache-Control": "no-store",
         "X-Request-Id": request_id,
-        **rate_limit_headers(*decisions, style=style, clock=clock),
+        **limit_headers(error.status, decisions, style, clock),
     }
-    if error.retry_after is not None:
+    if error.retry_after is not None and not isinstance(error, RateLimitedError):
         headers.setdefault("Retry-After", str(whole_seconds(error.retry_after)))
     return ErrorResponse(error.status, list(headers.items()), body)
 
@@ -185,9 +187,16 @@ def _encoded(body: dict[str, Any]) -> bytes:
     import json  # noqa: PLC0415 - who never answers an error does not pay for it
 
     try:
-        return json.dumps(body, default=repr, allow_nan=False).encode("ascii")
+        return json.dumps(body, default=_shown, allow_nan=False).encode("ascii")
     except (TypeError, ValueError, RecursionError):  # only details can hold what JSON cannot
-        return json.dumps({**body, "details": {"repr": repr(body["details"])}}).encode("ascii")
+        return json.dumps({**body, "details": {"repr": _shown(body["details"])}}).encode("ascii")
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)
+    except Exception:  # noqa: BLE001 - somebody's __repr__ may raise anything
+        return object.__repr__(value)
 
 
 def prefers_problem(accept: str | None) -> bool:

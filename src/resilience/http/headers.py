@@ -104,6 +104,14 @@ def rate_limit_headers(
     return headers
 
 
+def limit_headers(status: int, decisions: Iterable[Decision], style: Style, clock: Clock) -> dict[str, str]:
+    """Return the rate-limit headers for an answer with `status`, which tells of a wait only if it is 429."""
+    headers = rate_limit_headers(*decisions, style=style, clock=clock)
+    if status != 429:  # noqa: PLR2004 - Too Many Requests
+        headers.pop("Retry-After", None)
+    return headers
+
+
 def _integer(value: float) -> int:
     return min(math.ceil(value), _LARGEST_INTEGER)
 
