@@ -6,7 +6,8 @@ unhandled exception outside of any middleware that is added to the application.
 A response of 500 is held back until the application returns, since Starlette raises what it was about
 right after sending it. All other responses pass at once and, unless they are errors, untouched. Once a
 response has started, a failure is logged and goes up to the server, which ends the connection; once it is
-complete, a failure, of a background task say, is only logged, so that the connection lives on.
+complete, a failure, of a background task say, is only logged, so that the connection lives on. Once the
+client has left, nobody is there to be answered: what is not its own doing is logged, and that is all.
 """
 
 from __future__ import annotations
@@ -79,6 +80,8 @@ class ResilienceMiddleware:
         except Exception as exception:
             if connection.is_complete:
                 exchange.log_failure("failed after its response", exception)
+            elif connection.is_abandoned:
+                exchange.error_from(exception)
             elif connection.is_late:
                 exchange.log_failure("failed when its response had started", exception)
                 raise
@@ -115,15 +118,17 @@ class _Connection:
         self._receive = receive
         self._send = send
         self.is_late = False
-        """Whether nothing can be said any more: the answer has begun, or the client is gone."""
+        """Whether it is too late for another answer: this one has begun."""
         self.is_complete = False
         """Whether all has been said."""
+        self.is_abandoned = False
+        """Whether the client has left."""
 
     async def receive(self) -> Message:
         """Pass on what the server says, and notice when the client leaves."""
         message = await self._receive()
         if message["type"] in {"http.disconnect", "websocket.disconnect"}:
-            self.is_late = True
+            self.is_abandoned = True
         return message
 
     async def _respond(self, response: ErrorResponse, kind: str) -> None:
@@ -164,7 +169,7 @@ class _Http(_Connection):
         """Send what is still held, now that the application has returned."""
         if self._holding and not self._replaced:
             await self._replace()
-        elif not self.is_late:
+        elif not (self.is_late or self.is_abandoned):
             raise RuntimeError("the application returned without a response")
 
     async def fail(self, exception: Exception) -> None:
@@ -182,7 +187,7 @@ class _Http(_Connection):
             self._held = message["status"], headers
             return
         self.is_late = True
-        own = self._exchange.with_own_headers(headers)
+        own = self._exchange.with_own_headers(message["status"], headers)
         encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in own]
         await self._send({**message, "headers": encoded})
 

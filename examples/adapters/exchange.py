@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import logging
 import traceback
+import zlib
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import quote
 
 from resilience import http
 from resilience.clock import SYSTEM_CLOCK
+from resilience.http.headers import limit_headers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +37,9 @@ _log: Final = logging.getLogger("resilience.http")
 
 LARGEST_BODY: Final = 64 * 1024
 """Bytes of a framework's own error body that are read for its message; the rest is dropped."""
+
+_GZIP_OR_DEFLATE: Final = 32 + zlib.MAX_WBITS
+"""Has zlib find out by itself which of the two it reads."""
 
 _FRAMEWORK_TYPES: Final = frozenset({"", "text/plain", "text/html", "application/json"})
 _ABOUT_THE_BODY: Final = frozenset(
@@ -114,7 +119,7 @@ class Exchange:
         """Return the error to answer with; log what is not the client's doing."""
         error = self._settings.mapper(exception)
         if error.status == 500:  # noqa: PLR2004 - Internal Server Error
-            self.log_failure("failed", exception)
+            self.log_failure("failed", exception if error is exception else error.__cause__ or exception)
         elif error.status > 500:  # noqa: PLR2004 - a dependency's failure, a deadline
             cause = error.__cause__ or error
             self._log(logging.WARNING, f"answered {error.status}: {http.one_line(repr(cause))}")
@@ -147,9 +152,10 @@ class Exchange:
 
     def replacement(self, status: int, headers: HeaderList, body: bytes) -> http.ErrorResponse:
         """Return what to send in place of a framework's own error response."""
-        if http.is_error_body(body):
-            return http.ErrorResponse(status, self.with_own_headers(headers), body)
-        response = self.response_for(http.parse_error(status, headers, body, clock=self._settings.clock))
+        readable = _decompressed(headers, body)
+        if http.is_error_body(readable):
+            return http.ErrorResponse(status, self.with_own_headers(status, headers), body)
+        response = self.response_for(http.parse_error(status, headers, readable, clock=self._settings.clock))
         ours = {name.lower() for name, _ in response.headers}
         kept = [
             (name, value)
@@ -158,11 +164,9 @@ class Exchange:
         ]
         return response._replace(headers=[*response.headers, *kept])
 
-    def with_own_headers(self, headers: HeaderList) -> HeaderList:
-        """Return the headers of a good response with the request id and the rate limits added."""
-        limits = http.rate_limit_headers(
-            *self.decisions, style=self._settings.style, clock=self._settings.clock
-        )
+    def with_own_headers(self, status: int, headers: HeaderList) -> HeaderList:
+        """Return the headers of a response that passes, with the request id and the rate limits added."""
+        limits = limit_headers(status, self.decisions, self._settings.style, self._settings.clock)
         present = {name.lower() for name, _ in headers}
         return [
             *((name, value) for name, value in headers if name.lower() != "x-request-id"),
@@ -170,11 +174,11 @@ class Exchange:
             ("X-Request-Id", self.request_id),
         ]
 
-    def log_failure(self, what: str, exception: Exception) -> None:
+    def log_failure(self, what: str, exception: BaseException) -> None:
         """Log what was not the client's doing, with its traceback."""
         self._log(logging.ERROR, what, exception)
 
-    def _log(self, level: int, what: str, exception: Exception | None = None) -> None:
+    def _log(self, level: int, what: str, exception: BaseException | None = None) -> None:
         """Log one line, and the traceback below it such that no line of it can pass for another record."""
         if not _log.isEnabledFor(level):
             return
@@ -186,3 +190,17 @@ class Exchange:
             lines = "".join(traceback.format_exception(exception)).splitlines()
             record.exc_text = "\n".join(f"  | {http.one_line(line)}" for line in lines)
         _log.handle(record)
+
+
+def _decompressed(headers: HeaderList, body: bytes) -> bytes:
+    """Return a body as it was before an inner middleware compressed it; nothing if it cannot be read.
+
+    No more is unpacked than an error has use for, however much a few bytes may stand for.
+    """
+    coding = next((value for name, value in headers if name.lower() == "content-encoding"), "").lower()
+    if coding in {"", "identity"}:
+        return body
+    try:
+        return zlib.decompressobj(_GZIP_OR_DEFLATE).decompress(body, LARGEST_BODY + 1)
+    except zlib.error:
+        return b""

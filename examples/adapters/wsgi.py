@@ -178,7 +178,8 @@ class _Response:
         if self._write is None:
             if not self._status:
                 raise RuntimeError("the application returned without calling start_response")
-            self._write = self._start_response(self._status, self._exchange.with_own_headers(self._headers))
+            headers = self._exchange.with_own_headers(int(self._status[:3]), self._headers)
+            self._write = self._start_response(self._status, headers)
         return self._write
 
     def _respond(self, response: ErrorResponse) -> list[bytes]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import logging
+import tracemalloc
 from typing import NamedTuple
 from wsgiref.util import FileWrapper, setup_testing_defaults
 from wsgiref.validate import validator
@@ -16,7 +18,8 @@ from fastapi import BackgroundTasks, FastAPI, HTTPException, Request, WebSocket 
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import Route
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.routing import Route, WebSocketRoute
 
 from examples.adapters import asgi, note, request_id, wsgi
 from resilience import http
@@ -281,7 +284,10 @@ def starlette_app() -> Starlette:
     def boom(request):
         raise KeyError("secret")
 
-    return Starlette(routes=[Route("/missing", missing), Route("/boom", boom)])
+    def limited(request):
+        raise RateLimitedError(REFUSED)
+
+    return Starlette(routes=[Route("/missing", missing), Route("/boom", boom), Route("/limited", limited)])
 
 
 async def test_development_shows_what_happened():
@@ -293,6 +299,72 @@ async def test_an_application_s_own_mapper():
     mapper = ErrorMapper({KeyError: ErrorCode.STATE_CONFLICT})
     answer = await fetch(asgi.ResilienceMiddleware(fastapi_app(), mapper=mapper), "/boom")
     assert (answer.status, answer.json["code"]) == (409, "STATE_CONFLICT")
+
+
+@pytest.mark.parametrize("path", ["/missing", "/boom", "/nonexistent", "/limited"])
+async def test_around_it_cors_reaches_every_error(path):
+    app = CORSMiddleware(asgi.ResilienceMiddleware(starlette_app()), allow_origins=["https://ui.example"])
+    answer = await fetch(app, path, headers={"Origin": "https://ui.example"})
+    assert answer.header("access-control-allow-origin") == "https://ui.example"
+    assert answer.json["requestId"] == answer.header("x-request-id")
+
+
+@pytest.mark.parametrize("path", ["/missing", "/boom", "/nonexistent", "/limited"])
+async def test_inside_the_application_s_middleware_too_it_is_one(path, caplog):
+    app = starlette_app()
+    app.add_middleware(asgi.ResilienceMiddleware)
+    app.add_middleware(GZipMiddleware, minimum_size=1)
+    app.add_middleware(CORSMiddleware, allow_origins=["https://ui.example"])
+    answer = await fetch(asgi.ResilienceMiddleware(app), path, headers={"Origin": "https://ui.example"})
+    assert answer.header("access-control-allow-origin") == "https://ui.example"
+    assert answer.json["requestId"] == answer.header("x-request-id")
+    assert answer.header("retry-after") == ("13" if path == "/limited" else None)
+    assert len([record for record in caplog.records if record.name == "resilience.http"]) == (path == "/boom")
+
+
+async def test_what_was_compressed_on_the_way_is_read():
+    app = fastapi_app()
+    app.add_middleware(GZipMiddleware, minimum_size=1)
+    answer = await fetch(asgi.ResilienceMiddleware(app), "/users", "POST", json={"email": "a"})
+    assert answer.json["fields"] == {"age": "Field required"}
+    assert answer.header("content-encoding") is None
+    own = await fetch(asgi.ResilienceMiddleware(app), "/own")
+    assert own.json["error"] == "Own not found"
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "identity"])
+async def test_what_says_that_it_is_compressed_may_lie(coding):
+    headers = {"content-type": "text/plain", "content-encoding": coding}
+    sent = await drive(sending(start(409, **headers), body(b"No")))
+    message = "No" if coding == "identity" else "This conflicts with the present state"
+    assert json.loads(sent[1]["body"])["error"] == message
+
+
+async def test_a_compressed_bomb_is_not_unpacked():
+    bomb = gzip.compress(b"a" * 10_000_000)
+    headers = {"content-type": "text/plain", "content-encoding": "gzip"}
+    tracemalloc.start()
+    sent = await drive(sending(start(409, **headers), body(bomb)))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert json.loads(sent[1]["body"])["error"] == "This conflicts with the present state"
+    assert peak < 1_000_000
+
+
+async def test_only_a_429_tells_how_long_limiters_ask_to_wait():
+    async def app(scope, receive, send):
+        note(REFUSED)
+        status = int(scope["path"][1:])
+        if status == 404:
+            raise not_found_error("User")
+        await send(start(status))
+        await send(body(b""))
+
+    app = asgi.ResilienceMiddleware(app)
+    for status, wait in ((200, None), (404, None), (409, None), (429, "13")):
+        answer = await fetch(app, f"/{status}")
+        assert (answer.status, answer.header("retry-after")) == (status, wait)
+        assert answer.header("x-ratelimit-remaining") == "0"
 
 
 async def test_the_draft_s_headers():
@@ -312,10 +384,10 @@ async def test_a_failing_background_task_does_not_touch_the_answer_nor_the_conne
 # --- ASGI: by hand -------------------------------------------------------------------------------
 
 
-async def drive(app, path="/", *, kind="http", raises=None, incoming=(), **scope):
+async def drive(app, path="/", *, kind="http", raises=None, incoming=(), more=False, **scope):
     """Return what `app` sends to the server."""
     sent = []
-    waiting = [{"type": "http.request"}, *incoming]
+    waiting = [{"type": "http.request", "more_body": more}, *incoming]
 
     async def receive():
         return waiting.pop(0)
@@ -451,13 +523,39 @@ async def test_a_client_that_is_gone_gets_nothing():
         raise ConnectionError(message["type"])
 
     gone = [{"type": "http.disconnect"}]
-    assert await drive(asgi.ResilienceMiddleware(app), incoming=gone, raises=ConnectionError) == []
+    assert await drive(asgi.ResilienceMiddleware(app), incoming=gone) == []
 
     async def quiet(scope, receive, send):
         await receive()
         await receive()
 
     assert await drive(asgi.ResilienceMiddleware(quiet), incoming=gone) == []
+
+
+async def test_a_client_that_leaves_is_no_failure(caplog):
+    async def upload(request):
+        await request.body()
+
+    async def chat(socket):
+        await socket.accept()
+        await socket.receive_text()
+
+    app = asgi.ResilienceMiddleware(Starlette(routes=[Route("/", upload), WebSocketRoute("/ws", chat)]))
+    assert await drive(app, incoming=[{"type": "http.disconnect"}], method="GET", more=True) == []
+    left = [{"type": "websocket.disconnect", "code": 1001}]
+    accepted = await drive(app, "/ws", kind="websocket", incoming=left)
+    assert [message["type"] for message in accepted] == ["websocket.accept"]
+    assert not caplog.records
+
+
+async def test_a_failure_after_the_client_has_left_is_logged_and_goes_no_further(caplog):
+    async def app(scope, receive, send):
+        await receive()
+        await receive()
+        raise KeyError("a bug")
+
+    assert await drive(asgi.ResilienceMiddleware(app), incoming=[{"type": "http.disconnect"}]) == []
+    assert "KeyError: 'a bug'" in caplog.text
 
 
 async def test_cancellation_passes():
@@ -548,7 +646,7 @@ async def test_a_websocket_whose_client_is_gone_is_not_closed():
 
     gone = [{"type": "websocket.disconnect"}]
     app = asgi.ResilienceMiddleware(app)
-    assert await drive(app, kind="websocket", incoming=gone, raises=RuntimeError) == []
+    assert await drive(app, kind="websocket", incoming=gone) == []
 
 
 async def test_a_websocket_that_just_returns_is_the_server_s_affair():
@@ -574,6 +672,14 @@ async def test_a_dependency_s_failure_is_a_warning_and_a_client_s_is_none(caplog
     (record,) = [record for record in caplog.records if record.name == "resilience.http"]
     assert record.levelno == logging.WARNING
     assert "answered 503: CircuitOpenError('storage-eu-7', 4.2)" in record.getMessage()
+
+
+async def test_a_rule_that_fails_is_logged_with_what_it_failed_on(caplog):
+    mapper = ErrorMapper({KeyError: lambda error: error.no_such_attribute})
+    answer = await fetch(asgi.ResilienceMiddleware(fastapi_app(), mapper=mapper), "/boom")
+    assert answer.json["code"] == "INTERNAL_ERROR"
+    assert "KeyError: '/srv/secret'" in caplog.text
+    assert "AttributeError: 'KeyError' object has no attribute 'no_such_attribute'" in caplog.text
 
 
 async def test_a_log_that_is_off_costs_no_traceback(caplog):
@@ -788,6 +894,25 @@ def test_wsgi_what_an_application_means_is_left_alone():
 def test_wsgi_limits_and_waits():
     answer = call(raising(RateLimitedError(REFUSED)))
     assert (answer.status, answer.header("retry-after")) == (429, "13")
+
+
+@pytest.mark.parametrize(("status", "wait"), [("200 OK", None), ("429 Too Many Requests", "13")])
+def test_wsgi_only_a_429_tells_how_long_limiters_ask_to_wait(status, wait):
+    def app(environ, start_response):
+        note(REFUSED)
+        start_response(status, [("Content-Type", "application/x-own")])
+        return [b"x"]
+
+    answer = call(wsgi.ResilienceMiddleware(app))
+    assert (answer.header("retry-after"), answer.header("x-ratelimit-remaining")) == (wait, "0")
+
+
+def test_wsgi_what_was_compressed_on_the_way_is_read():
+    packed = gzip.compress(b'{"detail": "No"}')
+    app = answering("409 Conflict", (packed,), ("Content-Encoding", "gzip"), content_type="application/json")
+    answer = call(app)
+    assert answer.json["error"] == "No"
+    assert answer.header("content-encoding") is None
 
 
 def test_wsgi_the_problem_form_for_who_asks():
