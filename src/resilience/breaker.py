@@ -27,6 +27,7 @@ from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from resilience._core.breaker import Event
+from resilience.breaker_guards import guarded
 from resilience.breaker_settings import policy_of, rule_of
 from resilience.callables import Kind, kind_of, name_of
 from resilience.clock import SYSTEM_CLOCK
@@ -35,7 +36,7 @@ from resilience.events import hooks
 from resilience.gate import Gate, MisuseError, Permit
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable
     from typing import ParamSpec, TypeVar
 
     from resilience.clock import Clock
@@ -318,10 +319,10 @@ class CircuitBreaker:
         Raises:
             TypeError: `fn` cannot be guarded.
         """
-        guarded = _GUARDS[kind_of(fn)](self, self._gate, fn)
+        wrapper = guarded(fn, self._gate, self.execute, self.execute_async)
         if not self._named:
             self._named, self._gate.name = True, name_of(fn)
-        return update_wrapper(guarded, fn)
+        return update_wrapper(wrapper, fn)
 
     # --- by hand ---------------------------------------------------------------------------------
 
@@ -375,116 +376,3 @@ def _awaitable(fn: Callable[..., Any], returned: Awaitable[T]) -> Awaitable[T]:
     if hasattr(returned, "__await__"):
         return returned
     raise MisuseError(f"{name_of(fn)} returned {returned!r}, which cannot be awaited: use execute")
-
-
-# --- decorated functions -------------------------------------------------------------------------
-#
-# While the breaker is closed, the first two do just what `execute` and `execute_async` do, without a call
-# of them; for everything else they call them.
-
-
-def _guard_function(breaker: CircuitBreaker, gate: Gate, fn: Callable[..., Any]) -> Callable[..., Any]:
-    core, now, execute = gate.core, gate.now, breaker.execute
-    plain = False  # until the first result has shown that `fn` is no coroutine function in disguise
-
-    def guarded(*args: Any, **kwargs: Any) -> Any:
-        nonlocal plain
-        period = core.period
-        if not (plain and period.passes):
-            wait = gate.rejects_for(period)
-            if wait > 0:
-                raise gate.rejection(wait)
-            result = execute(fn, *args, **kwargs)
-            plain = not gate.examines
-            return result
-        try:
-            result = fn(*args, **kwargs)
-        except Exception as error:
-            gate.count(period, inf, error)
-            raise
-        window = period.window
-        if window.success_matters:
-            ended = now()
-            if not window.note(ended):
-                with gate.lock:
-                    window.succeed(ended)
-        return result
-
-    return guarded
-
-
-def _guard_coroutine_function(
-    breaker: CircuitBreaker, gate: Gate, fn: Callable[..., Any]
-) -> Callable[..., Any]:
-    core, now, execute = gate.core, gate.now, breaker.execute_async
-    plain = not gate.examines
-
-    async def guarded(*args: Any, **kwargs: Any) -> Any:
-        period = core.period
-        if not (plain and period.passes):
-            wait = gate.rejects_for(period)
-            if wait > 0:
-                raise gate.rejection(wait)
-            return await execute(fn, *args, **kwargs)
-        try:
-            result = await fn(*args, **kwargs)
-        except Exception as error:
-            gate.count(period, inf, error)
-            raise
-        window = period.window
-        if window.success_matters:
-            ended = now()
-            if not window.note(ended):
-                with gate.lock:
-                    window.succeed(ended)
-        return result
-
-    return guarded
-
-
-def _guard_generator_function(
-    breaker: CircuitBreaker,  # noqa: ARG001 - one shape
-    gate: Gate,
-    fn: Callable[..., Any],
-) -> Callable[..., Any]:
-    def guarded(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        with gate.admit(timed=False):  # a stream is as slow as its reader
-            stream: Generator[Any, Any, Any] = fn(*args, **kwargs)
-            return (yield from stream)
-
-    return guarded
-
-
-def _guard_async_generator_function(
-    breaker: CircuitBreaker,  # noqa: ARG001 - one shape
-    gate: Gate,
-    fn: Callable[..., Any],
-) -> Callable[..., Any]:
-    async def guarded(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        with gate.admit(timed=False):  # a stream is as slow as its reader
-            stream = fn(*args, **kwargs)
-            try:
-                item = await anext(stream)
-                while True:
-                    try:
-                        sent = yield item
-                    except GeneratorExit:
-                        raise
-                    except BaseException as error:  # noqa: BLE001 - thrown by the reader, whose block was cancelled say
-                        item = await stream.athrow(error)
-                    else:
-                        item = await stream.asend(sent)
-            except StopAsyncIteration:
-                return
-            finally:
-                await stream.aclose()
-
-    return guarded
-
-
-_GUARDS: Final = {
-    Kind.SYNC: _guard_function,
-    Kind.ASYNC: _guard_coroutine_function,
-    Kind.GENERATOR: _guard_generator_function,
-    Kind.ASYNC_GENERATOR: _guard_async_generator_function,
-}
