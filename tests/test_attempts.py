@@ -232,7 +232,7 @@ def test_no_delay_is_begun_that_would_not_end_in_time(make, clock):
         call.admit_retry()
         error = OSError()
         assert fail(call, error) is None
-    assert note_of(error).endswith("stopped: the next delay of 2.0 s is longer than the 1.5 s left")
+    assert note_of(error).endswith("stopped: the next delay of 2.0 s would not end within the 1.5 s left")
     assert policy.budget.tokens == 4.0
 
 
@@ -300,6 +300,15 @@ def test_a_success_and_what_is_no_exception_are_told_too(make):
         call.admit()
         end(call)
     assert breaker.settled == [("success", "up"), "neutral"]
+
+
+def test_a_refused_result_is_told_once(make):
+    breaker = StubBreaker()
+    _, call = make(circuit_breaker=breaker, retry_if_result=lambda result: result is None)
+    call.admit()
+    assert call.returned(None) == 1.0
+    assert call.returned("up") is None
+    assert breaker.settled == [("success", None)]
 
 
 def test_a_cancellation_by_futures_is_neutral(make):

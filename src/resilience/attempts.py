@@ -22,7 +22,7 @@ from resilience.budget import BOOKS
 from resilience.conditions import is_cancellation
 from resilience.deadline import CURRENT
 from resilience.errors import CircuitOpenError, DeadlineExceeded
-from resilience.events import RetryScheduled, RetryStopped, RetrySucceeded, is_heard, publish
+from resilience.events import SUBSCRIBERS, RetryScheduled, RetryStopped, RetrySucceeded, publish
 from resilience.traces import forget_earlier_frames, inner_retry_exhausted, leave
 from resilience.transient import classify, retry_after_of
 
@@ -161,7 +161,7 @@ class Call:
                 self._failed_at = policy.clock.now()
             return self._next(None, result, BOOKS.given_up)
         policy.ledger.succeeded(self.attempt)
-        if self.attempt > 1 and is_heard(policy.on_success):
+        if self.attempt > 1 and (policy.on_success or SUBSCRIBERS.hooks):
             elapsed = policy.clock.now() - self._failed_at
             publish(RetrySucceeded(policy.name, self.attempt, elapsed), policy.on_success)
         return None
@@ -210,7 +210,7 @@ class Call:
         if not policy.ledger.pay(attempt):
             return self._stop(BUDGET_EXHAUSTED, failure, began)
         delay, self._drawn = verdict
-        if is_heard(policy.on_retry):
+        if policy.on_retry or SUBSCRIBERS.hooks:
             publish(RetryScheduled(policy.name, attempt, delay, failure, result), policy.on_retry)
         if self.ends is not None:
             self._failure = failure  # for `admit_retry`; otherwise not kept alive during the delay
@@ -233,7 +233,7 @@ class Call:
                 note = f"{attempt} attempts in {elapsed:.1f} s since the first failure; stopped: {reason}"
                 forget_earlier_frames(failure, attempt)
             leave(failure, note, number, began, exhausted=wanted)
-        if is_heard(policy.on_stop):
+        if policy.on_stop or SUBSCRIBERS.hooks:
             publish(RetryStopped(policy.name, attempt, elapsed, reason, failure), policy.on_stop)
         return None
 

@@ -48,7 +48,7 @@ def test_a_retry_after_longer_than_the_time_left_is_not_waited_for():
 
 
 def test_a_delay_that_would_not_end_in_time_is_not_begun():
-    late = "the next delay of 2.0 s is longer than the 1.5 s left"
+    late = "the next delay of 2.0 s would not end within the 1.5 s left"
     assert decide(2, time_left=1.5) == late
     assert decide(2, time_left=2.5) == (2.0, 2.0)
 

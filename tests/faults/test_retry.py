@@ -155,21 +155,52 @@ async def test_fault_06_an_already_cancelled_task_starts_nothing(clock):
     assert down.calls == 0
 
 
+class Recording:
+    """Passes a breaker on, and remembers how each permit was settled by the call itself."""
+
+    def __init__(self, breaker):
+        self.breaker = breaker
+        self.settled = []
+
+    @property
+    def is_closed(self):
+        return self.breaker.is_closed
+
+    def acquire(self):
+        permit = self.breaker.acquire()
+        recording = self
+
+        class Permit:
+            def success(self, result):
+                recording.settled.append("success")
+                permit.success(result)
+
+            def failure(self, error):
+                recording.settled.append("failure")
+                permit.failure(error)
+
+            def neutral(self):
+                recording.settled.append("neutral")
+                permit.neutral()
+
+        return Permit()
+
+
 async def test_fault_08_when_a_sibling_fails_permit_and_payment_return():
     clock = FakeClock(auto=False)
-    breaker = CircuitBreaker(2, 60.0, clock=clock, probes=1, recovery_jitter=0.0)
+    breaker = Recording(CircuitBreaker(2, 60.0, clock=clock, probes=1, recovery_jitter=0.0))
     retries = AsyncRetryManager(clock=clock)
     probing = AsyncRetryManager(clock=clock, circuit_breaker=breaker)
     for _ in range(2):
-        with suppress(OSError), breaker.guard():
+        with suppress(OSError), breaker.breaker.guard():
             raise OSError
-    clock.advance(60.0)  # half-open: one probe may go
+    clock.advance(60.0)  # one probe may go
 
     async def hang():
         await asyncio.Event().wait()
 
     async def fail():
-        await wait_until_async(lambda: clock.sleepers and breaker.snapshot().state == "half-open")
+        await wait_until_async(lambda: clock.sleepers and breaker.breaker.state == "half-open")
         raise ValueError("the sibling")
 
     async def together():
@@ -182,6 +213,7 @@ async def test_fault_08_when_a_sibling_fails_permit_and_payment_return():
         await together()
     assert [str(error) for error in caught.value.exceptions] == ["the sibling"]
     assert retries.budget.tokens == 5.0
+    assert breaker.settled == ["neutral"]
     breaker.acquire().neutral()  # the probe's place is free again
 
 
@@ -275,33 +307,38 @@ def test_fault_22_a_listener_may_use_the_manager_it_listens_to(clock):
     assert seen == [4, 4]
 
 
-@pytest.mark.parametrize("where", ["retry_on", "retry_if_result"])
-async def test_fault_26_a_predicate_that_raises_is_reported_with_what_it_was_asked_about(where, clock):
+@pytest.mark.parametrize(
+    ("where", "way"),
+    [
+        ("retry_on", by_execute),
+        ("retry_on", by_decorator),
+        ("retry_on", by_block),
+        ("retry_if_result", by_execute),
+        ("retry_if_result", by_decorator),  # a block has no result
+    ],
+)
+async def test_fault_26_a_predicate_that_raises_is_reported_with_what_it_was_asked_about(where, way, clock):
     def predicate(outcome):
         raise ZeroDivisionError("a bug of the predicate")
-
-    breaker = CircuitBreaker(2, 60.0, clock=clock, probes=1, recovery_jitter=0.0)
-    breaker.force_open()
-    breaker.reset()
-    retries = AsyncRetryManager(clock=clock, circuit_breaker=breaker, **{where: predicate})
-    down = Down()
 
     async def up():
         return "up"
 
-    fn = down.fetch_async if where == "retry_on" else up
-    for way in (by_execute, by_decorator):
-        with pytest.raises(ZeroDivisionError) as caught:
-            await way(retries, fn)
-        if where == "retry_on":
-            assert isinstance(caught.value.__context__, ConnectionError)
-    assert down.calls == (2 if where == "retry_on" else 0)
+    breaker = Recording(CircuitBreaker(2, 60.0, clock=clock))
+    retries = AsyncRetryManager(clock=clock, circuit_breaker=breaker, **{where: predicate})
+    down = Down()
+    with pytest.raises(ZeroDivisionError) as caught:
+        await way(retries, down.fetch_async if where == "retry_on" else up)
+    if where == "retry_on":
+        assert isinstance(caught.value.__context__, ConnectionError)
+    assert down.calls == (1 if where == "retry_on" else 0)
+    assert breaker.settled == (["failure"] if where == "retry_on" else ["success"])
     assert retries.budget.tokens == 5.0
 
 
-def test_fault_26_the_permit_of_a_probe_returns_when_a_predicate_raises(clock):
-    breaker = CircuitBreaker(1, 60.0, clock=clock, probes=1, recovery_jitter=0.0)
-    with suppress(OSError), breaker.guard():
+def test_fault_26_a_probe_whose_predicate_raises_does_not_keep_its_place(clock):
+    breaker = Recording(CircuitBreaker(1, 60.0, clock=clock, probes=1, recovery_jitter=0.0))
+    with suppress(OSError), breaker.breaker.guard():
         raise OSError
 
     def predicate(error):
@@ -311,6 +348,7 @@ def test_fault_26_the_permit_of_a_probe_returns_when_a_predicate_raises(clock):
         clock.advance(60.0)
         with pytest.raises(ZeroDivisionError):
             RetryManager(clock=clock, circuit_breaker=breaker, retry_on=predicate).execute(Down().fetch)
+    assert breaker.settled == ["failure"] * 3
     clock.advance(60.0)
     breaker.acquire().neutral()
 

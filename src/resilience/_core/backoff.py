@@ -68,21 +68,20 @@ class Backoff:
             Seconds, from 0 to `max_delay`.
         """
         jitter = self.jitter
-        if jitter == "decorrelated":
-            lowest = min(self.initial_delay, self.max_delay)
-            highest = min(3 * (lowest if previous is None else previous), self.max_delay)
-            return _between(lowest, highest, random)
-        ceiling = self.ceiling(attempt)
         if jitter == "full":
-            return ceiling * random()
+            return self.ceiling(attempt) * random()
         if jitter == "none":
-            return ceiling
-        if jitter == "equal":
-            return _between(ceiling / 2, ceiling, random)
-        proportion = float(jitter)
-        highest = min(ceiling * (1 + proportion), self.max_delay)
-        return _between(ceiling * (1 - proportion), highest, random)
+            return self.ceiling(attempt)
+        low, high = self._range(attempt, previous)
+        return min(low + (high - low) * random(), high)  # rounding may lift the sum above `high`
 
-
-def _between(low: float, high: float, random: Random) -> float:
-    return min(low + (high - low) * random(), high)  # rounding may lift the sum above `high`
+    def _range(self, attempt: int, previous: float | None) -> tuple[float, float]:
+        """Return between what the delay is drawn, for the other jitters."""
+        if self.jitter == "decorrelated":
+            lowest = min(self.initial_delay, self.max_delay)
+            return lowest, min(3 * (lowest if previous is None else previous), self.max_delay)
+        ceiling = self.ceiling(attempt)
+        if self.jitter == "equal":
+            return ceiling / 2, ceiling
+        proportion = float(self.jitter)
+        return ceiling * (1 - proportion), min(ceiling * (1 + proportion), self.max_delay)

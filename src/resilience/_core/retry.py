@@ -74,5 +74,5 @@ class Limits:
                 longest = min(longest, time_left)
             delay = max(delay, retry_after + (longest - retry_after) * random())
         if time_left is not None and delay >= time_left:
-            return f"the next delay of {delay:.1f} s is longer than the {time_left:.1f} s left"
+            return f"the next delay of {delay:.1f} s would not end within the {time_left:.1f} s left"
         return delay, drawn
