@@ -13,21 +13,20 @@ Rules:
 from __future__ import annotations
 
 from functools import wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from resilience._core.key import canonical
+from resilience._core.key import canonical, fold
 from resilience._core.quota import merged
 from resilience.callables import Kind, kind_of, name_of
 from resilience.checks import count
 from resilience.limiting import GLANCE, AsyncWaiter, Limiter, Waiter, chosen_store
+from resilience.reservation import AsyncReservation, Reservation, heed_cancellation
 from resilience.stores.memory import MemoryStore
 from resilience.stores.on_loop import on_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
-    from types import TracebackType
+    from collections.abc import Awaitable, Callable, Coroutine
 
-    from resilience._core.counting import Charge
     from resilience._core.quota import Decision, Quota
     from resilience.clock import Clock
     from resilience.events import Listener
@@ -36,6 +35,8 @@ if TYPE_CHECKING:
 
     Key = str | int
     KeyFunction = Callable[..., Key | tuple[Key, ...]]
+
+__all__ = ["AsyncRateLimiter", "RateLimiter", "fold"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -411,107 +412,8 @@ class AsyncRateLimiter(Limiter):
         return merged(await self.store.take(charges))
 
 
-async def heed_cancellation() -> None:
-    """Let a cancellation that is on its way strike now, before anything is charged."""
-    import asyncio  # noqa: PLC0415 - whoever gets here has it loaded
-
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        await asyncio.sleep(0)
-
-
 def _key_of(key: KeyFunction | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Key, ...]:
     if key is None:
         return ()
     parts = key(*args, **kwargs)
     return parts if isinstance(parts, tuple) else (parts,)
-
-
-class Reservation:
-    """Units that are taken when the block begins, and may be given back; made by `RateLimiter.reserve`.
-
-    It is for one block. Threads may share it: of several refunds one gives back.
-    """
-
-    def __init__(
-        self, store: Store, charges: list[Charge], required: Callable[[Sequence[Decision]], Decision]
-    ) -> None:
-        self._store = store
-        self._charges = charges
-        self._required = required
-        self._refundable: list[list[int]] = []
-        self.decision: Decision
-        """What was decided when the block began."""
-
-    def __enter__(self) -> Self:
-        """Take the units.
-
-        Raises:
-            RateLimitedError: They do not fit.
-        """
-        decisions = self._store.take(self._charges)
-        self.decision = self._required(decisions)
-        self._refundable.append([decision.receipt for decision in decisions])
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Leave the units taken."""
-
-    def refund(self) -> None:
-        """Give back what has not lapsed of the units; a second refund does nothing."""
-        try:
-            receipts = self._refundable.pop()  # atomic, also without the GIL
-        except IndexError:
-            return
-        self._store.refund(self._charges, receipts)
-
-
-class AsyncReservation:
-    """Units that are taken when the block begins, and may be given back; made by `AsyncRateLimiter.reserve`.
-
-    It is for one block. Tasks may share it: of several refunds one gives back. A refund that is cancelled
-    still gives back.
-    """
-
-    def __init__(
-        self, store: AsyncStore, charges: list[Charge], required: Callable[[Sequence[Decision]], Decision]
-    ) -> None:
-        self._store = store
-        self._charges = charges
-        self._required = required
-        self._refundable: list[list[int]] = []
-        self.decision: Decision
-        """What was decided when the block began."""
-
-    async def __aenter__(self) -> Self:
-        """Take the units.
-
-        Raises:
-            RateLimitedError: They do not fit.
-        """
-        await heed_cancellation()
-        decisions = await self._store.take(self._charges)
-        self.decision = self._required(decisions)
-        self._refundable.append([decision.receipt for decision in decisions])
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Leave the units taken."""
-
-    async def refund(self) -> None:
-        """Give back what has not lapsed of the units; a second refund does nothing."""
-        try:
-            receipts = self._refundable.pop()  # atomic, also without the GIL
-        except IndexError:
-            return
-        await self._store.refund(self._charges, receipts)

@@ -15,14 +15,9 @@ from typing import TYPE_CHECKING, TypeVar
 from resilience._core.key import canonical
 from resilience._core.quota import merged
 from resilience.errors import RateLimitedError
-from resilience.limiter import (
-    AsyncRateLimiter,
-    AsyncReservation,
-    RateLimiter,
-    Reservation,
-    heed_cancellation,
-)
+from resilience.limiter import AsyncRateLimiter, RateLimiter
 from resilience.limiting import Limiter
+from resilience.reservation import AsyncReservation, Reservation, heed_cancellation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

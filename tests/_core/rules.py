@@ -23,7 +23,8 @@ def busiest(done, window):
     """Return the most units that were admitted in any window `[x, x + window)`."""
     admitted = [(now, cost) for now, cost, ok in done if ok]
     return max(
-        (sum(cost for at, cost in admitted if start <= at < start + window) for start, _ in admitted), default=0
+        (sum(cost for at, cost in admitted if start <= at < start + window) for start, _ in admitted),
+        default=0,
     )
 
 
