@@ -1,7 +1,8 @@
 """The library's errors, request ids and limits for any ASGI application.
 
 Wrap it around everything else, Starlette's and FastAPI's own middleware included: theirs answers an
-unhandled exception outside of any middleware that is added to the application.
+unhandled exception outside of any middleware that is added to the application. Only CORS belongs outside of
+it, so that browsers show its answers too: `CORSMiddleware(ResilienceMiddleware(app), allow_origins=…)`.
 
 A response of 500 is held back until the application returns, since Starlette raises what it was about
 right after sending it. All other responses pass at once and, unless they are errors, untouched. Once a
