@@ -14,6 +14,8 @@ import requests
 import sqlalchemy as sa
 from fastapi.exceptions import RequestValidationError, ResponseValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.websockets import WebSocketDisconnect
 
 from resilience._core.quota import Decision, Quota
 from resilience.errors import (
@@ -323,6 +325,8 @@ def test_sqlite_is_told_by_its_result_code():
         (sa.exc.InvalidRequestError("x"), "DATABASE_ERROR"),
         (sa.exc.NoResultFound("x"), "RESOURCE_NOT_FOUND"),
         (sa.exc.TimeoutError("pool"), "SERVICE_UNAVAILABLE"),
+        (ClientDisconnect(), "BAD_REQUEST"),
+        (WebSocketDisconnect(), "BAD_REQUEST"),
         (named("psycopg_pool", "PoolTimeout"), "SERVICE_UNAVAILABLE"),
         (named("asyncpg", "PostgresError"), "DATABASE_ERROR"),
         (TimeoutError(), "TIMEOUT"),
