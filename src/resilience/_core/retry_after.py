@@ -12,6 +12,7 @@ and to wait is kinder than to try again at once.
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Final
 
 LONGEST: Final = 21_600.0
@@ -32,16 +33,13 @@ _MONTH: Final = rf"(?P<month>{'|'.join(_MONTHS)})"
 _DAY_NAME: Final = r"(?:mon|tue|wed|thu|fri|sat|sun)"
 _LONG_DAY_NAME: Final = r"(?:mon|tues|wednes|thurs|fri|satur|sun)day"
 
-_DATES: Final = tuple(
-    re.compile(pattern, re.ASCII | re.IGNORECASE)
-    for pattern in (
-        # IMF-fixdate:   Sun, 06 Nov 1994 08:49:37 GMT
-        rf"{_DAY_NAME}, (?P<day>[0-9]{{2}}) {_MONTH} (?P<year>[0-9]{{4}}) {_TIME} GMT",
-        # RFC 850:       Sunday, 06-Nov-94 08:49:37 GMT
-        rf"{_LONG_DAY_NAME}, (?P<day>[0-9]{{2}})-{_MONTH}-(?P<year>[0-9]{{2}}) {_TIME} GMT",
-        # asctime:       Sun Nov  6 08:49:37 1994
-        rf"{_DAY_NAME} {_MONTH} (?P<day>[0-9]{{2}}| [0-9]) {_TIME} (?P<year>[0-9]{{4}})",
-    )
+_DATES: Final = (
+    # IMF-fixdate:   Sun, 06 Nov 1994 08:49:37 GMT
+    rf"{_DAY_NAME}, (?P<day>[0-9]{{2}}) {_MONTH} (?P<year>[0-9]{{4}}) {_TIME} GMT",
+    # RFC 850:       Sunday, 06-Nov-94 08:49:37 GMT
+    rf"{_LONG_DAY_NAME}, (?P<day>[0-9]{{2}})-{_MONTH}-(?P<year>[0-9]{{2}}) {_TIME} GMT",
+    # asctime:       Sun Nov  6 08:49:37 1994
+    rf"{_DAY_NAME} {_MONTH} (?P<day>[0-9]{{2}}| [0-9]) {_TIME} (?P<year>[0-9]{{4}})",
 )
 
 
@@ -85,7 +83,7 @@ def parse_http_date(text: str, wall_now: float) -> float | None:
         >>> parse_http_date("Sun Nov  6 08:49:37 1994", wall_now=0.0)
         784111777.0
     """
-    for pattern in _DATES:
+    for pattern in _date_patterns():
         match = pattern.fullmatch(text)
         if match:
             break
@@ -99,6 +97,12 @@ def parse_http_date(text: str, wall_now: float) -> float | None:
     if len(match["year"]) == 4:  # noqa: PLR2004 - digits
         return _instant(int(match["year"]), month, day, time_of_day)
     return _within_fifty_years(int(match["year"]), month, day, time_of_day, wall_now)
+
+
+@cache
+def _date_patterns() -> tuple[re.Pattern[str], ...]:
+    """Compile the three when a date is first seen: that takes as long as the rest of this module's import."""
+    return tuple(re.compile(pattern, re.ASCII | re.IGNORECASE) for pattern in _DATES)
 
 
 def _within_fifty_years(year: int, month: int, day: int, time_of_day: int, wall_now: float) -> float | None:
