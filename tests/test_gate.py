@@ -321,6 +321,40 @@ def test_what_says_nothing_about_the_dependency_is_neutral(error):
     assert state(gate) == "half-open"
 
 
+def group(*errors):
+    return ExceptionGroup("as a TaskGroup raises it", errors)
+
+
+def test_a_group_of_what_says_nothing_says_nothing():
+    gate = gate_of(ignored=matcher(KeyError, "ignore"))
+    nothing = [CircuitOpenError("inner", 1.0), concurrent.futures.CancelledError(), KeyError()]
+
+    assert gate.outcome_of(group(*nothing)) is Outcome.NEUTRAL
+    assert gate.outcome_of(group(group(*nothing), KeyError())) is Outcome.NEUTRAL
+    assert gate.outcome_of(group(group(*nothing), OSError())) is Outcome.FAILURE
+
+
+def test_a_group_counts_by_its_leaves_or_by_itself():
+    by_leaf = gate_of(recorded=matcher(OSError, "record_on"))
+    assert by_leaf.outcome_of(group(ValueError(), group(TimeoutError()))) is Outcome.FAILURE
+    assert by_leaf.outcome_of(group(ValueError(), group(KeyError()))) is Outcome.NEUTRAL
+
+    by_itself = gate_of(recorded=matcher(ExceptionGroup, "record_on"))
+    assert by_itself.outcome_of(group(ValueError())) is Outcome.FAILURE
+
+    ignored = gate_of(ignored=matcher(ExceptionGroup, "ignore"))
+    assert ignored.outcome_of(group(OSError())) is Outcome.NEUTRAL
+
+
+@pytest.mark.parametrize("error", [OSError, "timed out", None])
+def test_what_is_no_exception_cannot_be_told_as_a_failure(error):
+    permit = gate_of().admit()
+    with pytest.raises(TypeError, match="pass the exception"):
+        permit.failure(error)
+
+    assert not permit.settled
+
+
 def test_record_on_and_ignore():
     gate = gate_of(
         recorded=matcher(OSError, "record_on"), ignored=matcher(lambda e: "quiet" in str(e), "ignore")

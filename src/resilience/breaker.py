@@ -105,7 +105,8 @@ class CircuitBreaker:
 
     Neutral, whatever the settings: exceptions that are no `Exception` (a cancelled task, an interrupt, the
     early exit of a generator), a cancelled future, and the rejections of another breaker or limiter. They
-    neither count nor reset.
+    neither count nor reset. An exception group counts if it or one of its leaves does, and is neutral if all
+    leaves are.
 
     Raises:
         TypeError, ValueError: An argument is of the wrong type, or out of its range.

@@ -52,6 +52,13 @@ class MisuseError(TypeError):
     """A function cannot be guarded in the way that was chosen, which says nothing about its dependency."""
 
 
+_REJECTIONS: Final = (CircuitOpenError, RateLimitedError, MisuseError)
+
+
+def _leaves(error: Exception) -> tuple[Exception, ...]:
+    return error.exceptions if isinstance(error, ExceptionGroup) else ()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - of any exceptions
+
+
 class Permit:
     """The right to run once, settled exactly once: what comes after the first outcome is ignored.
 
@@ -85,7 +92,13 @@ class Permit:
         self._settle(None, result)
 
     def failure(self, error: BaseException) -> None:
-        """The call raised `error`: a failure or neutral, as `record_on` and `ignore` have it."""
+        """The call raised `error`: a failure or neutral, as `record_on` and `ignore` have it.
+
+        Raises:
+            TypeError: `error` is no exception.
+        """
+        if not isinstance(error, BaseException):  # pyright: ignore[reportUnnecessaryIsInstance] - from untyped code
+            raise MisuseError(f"failure({error!r}): pass the exception that the call raised")
         self._settle(error, _UNKNOWN)
 
     def neutral(self) -> None:
@@ -249,15 +262,20 @@ class Gate:
             fails = self.fails_by_result
             failed = fails is not None and result is not _UNKNOWN and fails(result)
             return Outcome.FAILURE if failed else Outcome.SUCCESS
-        if (
-            not isinstance(error, Exception)
-            or isinstance(error, CircuitOpenError | RateLimitedError | MisuseError)
-            or is_cancellation(error)
-            or self.ignored(error)
-            or not self.recorded(error)
-        ):
-            return Outcome.NEUTRAL
-        return Outcome.FAILURE
+        return Outcome.FAILURE if self._is_failure(error) else Outcome.NEUTRAL
+
+    def _is_failure(self, error: BaseException) -> bool:
+        """Whether it counts; a group, as a TaskGroup raises one, also if any of its leaves does."""
+        if not isinstance(error, Exception) or self._says_nothing(error):
+            return False
+        return self.recorded(error) or any(map(self._is_failure, _leaves(error)))
+
+    def _says_nothing(self, error: BaseException) -> bool:
+        """Whether it is neutral whatever `record_on` names; a group also if all of its leaves are."""
+        if not isinstance(error, Exception) or isinstance(error, _REJECTIONS) or is_cancellation(error):
+            return True
+        leaves = _leaves(error)
+        return self.ignored(error) or (bool(leaves) and all(map(self._says_nothing, leaves)))
 
     def give_back(self, permit: Permit) -> None:
         """Take the neutral outcome of a permit: should it have another by now, its place is gone already."""
