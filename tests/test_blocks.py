@@ -156,7 +156,7 @@ async def test_after_the_deadline_nothing_is_begun(kind, make):
 async def test_a_body_without_its_block_is_told_so(kind, make):
     loop = attempts(kind, make())
     assert (await anext(loop)).number == 1
-    with pytest.raises(RuntimeError, match=r"attempt 1 was never begun: .* into `with attempt:`"):
+    with pytest.raises(RuntimeError, match=r"attempt 1 has not ended: .* into `with attempt:`"):
         await anext(loop)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import copy
 import math
@@ -147,9 +148,17 @@ def test_replace_refuses_what_the_constructor_refuses():
         Policy().replace(tries=3)
 
 
-def test_it_cannot_be_changed_by_accident():
-    with pytest.raises(AttributeError):
-        Policy().max_attempts = 5
+@pytest.mark.parametrize("attribute", ["max_attempts", "name", "ledger"])
+def test_it_cannot_be_changed(attribute):
+    with pytest.raises(AttributeError, match=rf"a Policy never changes: use replace\({attribute}=\.\.\.\)"):
+        setattr(Policy(), attribute, 5)
+
+
+@pytest.mark.parametrize("never", [BaseException, KeyboardInterrupt, asyncio.CancelledError])
+def test_what_is_no_exception_cannot_be_retried(never):
+    for retry_on in (never, (OSError, (never,))):
+        with pytest.raises(TypeError, match="a cancellation or an interrupt is never retried"):
+            Policy(retry_on=retry_on)
 
 
 def test_a_copy_is_the_same_and_a_pickle_is_refused():

@@ -1,7 +1,7 @@
 """One call through a retry policy: its attempts, what is decided after each, and how it ends.
 
 Everything that belongs to one call lives in its `Call`, and nothing of it on the policy. The loops that
-make the attempts (`resilience.retry`) tell it what happened, outside any lock, and do what it answers.
+make the attempts (`resilience.guards`) tell it what happened, outside any lock, and do what it answers.
 
 Rules:
     - `Exception` only: what else is raised, a cancellation above all, leaves at once and untouched.

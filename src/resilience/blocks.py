@@ -54,7 +54,7 @@ class Attempt:
         """Seconds until the next attempt; None if this was the last."""
         if not self._ended:
             raise RuntimeError(
-                f"attempt {self.number} was never begun: put what is to be retried into `with attempt:`"
+                f"attempt {self.number} has not ended: put what is to be retried into `with attempt:`"
             )
         return self._delay
 

@@ -52,7 +52,7 @@ class RetrySucceeded(NamedTuple):
 
 
 class RetryStopped(NamedTuple):
-    """A call failed for good."""
+    """A call failed for good, after a retry or although one was wanted."""
 
     name: str
     attempts: int

@@ -38,25 +38,23 @@ if TYPE_CHECKING:
 def run(policy: Policy, fn: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
     """Call `fn` by `policy`, whatever that asks for."""
     if policy.seconds is None:
-        call = Call(policy)
-        call.admit()
-        return _go_on(policy, call, fn, args, kwargs)
+        return _go_on(policy, _admitted(policy), fn, args, kwargs)
     with deadline(policy.seconds, clock=policy.clock):
-        call = Call(policy)
-        call.admit()
-        return _go_on(policy, call, fn, args, kwargs)
+        return _go_on(policy, _admitted(policy), fn, args, kwargs)
 
 
 async def run_async(policy: Policy, fn: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
     """Await `fn` by `policy`, whatever that asks for."""
     if policy.seconds is None:
-        call = Call(policy)
-        call.admit()
-        return await _go_on_async(policy, call, fn, args, kwargs)
+        return await _go_on_async(policy, _admitted(policy), fn, args, kwargs)
     with deadline(policy.seconds, clock=policy.clock):
-        call = Call(policy)
-        call.admit()
-        return await _go_on_async(policy, call, fn, args, kwargs)
+        return await _go_on_async(policy, _admitted(policy), fn, args, kwargs)
+
+
+def _admitted(policy: Policy) -> Call:
+    call = Call(policy)
+    call.admit()
+    return call
 
 
 # --- the loop ------------------------------------------------------------------------------------

@@ -113,7 +113,6 @@ class Policy:
             options["budget"] = budget
         elif budget is not None and not isinstance(budget, RetryBudget):  # pyright: ignore[reportUnnecessaryIsInstance] - from untyped code
             raise TypeError(f"budget={budget!r} must be a RetryBudget, or None to switch it off")
-        self._options = options
         self.name: Final = name or type(self).__name__
         self.limits: Final = Limits(
             count("max_attempts", max_attempts, least=1),
@@ -136,6 +135,7 @@ class Policy:
         self.on_retry: Final = hooks(on_retry)
         self.on_success: Final = hooks(on_success)
         self.on_stop: Final = hooks(on_stop)
+        self._options = options  # last: from now on, nothing changes
 
     @property
     def budget(self) -> RetryBudget | None:
@@ -163,8 +163,14 @@ class Policy:
         """
         options: dict[str, Any] = {**self._options, **changes}
         twin = type(self)(**options)
-        twin.ledger = twin.ledger.sharing_counts(self.ledger)
+        object.__setattr__(twin, "ledger", twin.ledger.sharing_counts(self.ledger))
         return twin
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Refuse changes: calls under way, on other threads too, go by this policy."""
+        if hasattr(self, "_options"):
+            raise AttributeError(f"a {type(self).__name__} never changes: use replace({name}=...)")
+        object.__setattr__(self, name, value)
 
     def __copy__(self) -> Self:
         """Return itself: it never changes."""
@@ -189,8 +195,22 @@ class Policy:
 
 def _but_cancellation(retry_on: Condition) -> Callable[[Exception], bool]:
     """Return a predicate of what `retry_on` means, which is never true of a cancellation."""
+    _refuse_what_is_never_retried(retry_on)
     matches = matcher(retry_on, "retry_on")
     return lambda error: matches(error) and not is_cancellation(error)
+
+
+def _refuse_what_is_never_retried(retry_on: Any) -> None:
+    if isinstance(retry_on, tuple):
+        for part in retry_on:  # pyright: ignore[reportUnknownVariableType] - a tuple of anything
+            _refuse_what_is_never_retried(part)
+    elif (
+        isinstance(retry_on, type) and BaseException in retry_on.__mro__ and Exception not in retry_on.__mro__
+    ):
+        raise TypeError(
+            f"retry_on={retry_on!r} is no Exception: a cancellation or an interrupt is never retried; "
+            "name what failed"
+        )
 
 
 def _checked_jitter(jitter: str | float) -> str | float:

@@ -9,8 +9,9 @@ Rules:
     - A mark is the number of its call among all calls that this process has given up. It counts only for an
       attempt which began when fewer had been given up: then it was made during that attempt. A mark from an
       earlier call is no higher, and says nothing.
-      (A thread may mark one shared exception while another begins to raise it: that other call then makes
-      one retry less, never one more.)
+      (A thread may mark one shared exception while another is about to raise it: that other call then makes
+      one retry less, never one more. And the numbers of another process, whence an exception came pickled,
+      say nothing certain here.)
 
 Both are written into the exception's `__dict__`, as plain strings and numbers: so they reach exceptions
 that refuse attributes (frozen dataclasses), and pickle everywhere.
