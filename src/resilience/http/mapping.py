@@ -163,10 +163,8 @@ _PARTS_OF_A_REQUEST: Final = frozenset({"body", "query", "path", "header", "cook
 
 _NAMED: Final[dict[tuple[str, str], Rule]] = {
     ("starlette", "HTTPException"): _from_http_exception,
-    (
-        "starlette",
-        "ClientDisconnect",
-    ): ErrorCode.BAD_REQUEST,  # it left in mid-request; nobody reads the answer
+    # It left in the middle of its request, so nobody reads this answer.
+    ("starlette", "ClientDisconnect"): ErrorCode.BAD_REQUEST,
     ("starlette", "WebSocketDisconnect"): ErrorCode.BAD_REQUEST,
     ("werkzeug", "HTTPException"): _from_http_exception,
     ("fastapi", "RequestValidationError"): _from_validation,
