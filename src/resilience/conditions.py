@@ -58,7 +58,7 @@ def result_predicate(predicate: Callable[[Any], bool] | None, argument: str) -> 
     Raises:
         TypeError: It is neither; the message names `argument`.
     """
-    if predicate is None or (callable(predicate) and kind_of(predicate) is Kind.SYNC):
+    if predicate is None or (callable(predicate) and kind_of(predicate) is Kind.SYNC):  # type: ignore[redundant-expr]  # from untyped code
         return predicate
     raise TypeError(f"{argument}={predicate!r} must be a plain function of a result that returns a bool")
 
