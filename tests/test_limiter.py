@@ -120,8 +120,9 @@ def test_cost(make, clock):
 def test_keys_that_are_none(make):
     limiter = make("1/hour")
     for _ in range(2):
-        with pytest.raises(TypeError, match="the parts of a key"):
-            limiter.try_acquire(None)
+        for key in (None, ["ada"], 1.5, b"ada"):
+            with pytest.raises(TypeError, match="the parts of a key"):
+                limiter.try_acquire(key)
         with pytest.raises(ValueError, match="a part of the key is empty"):
             limiter.require("ada", "")
 

@@ -279,6 +279,9 @@ class AsyncRateLimiter(Limiter):
         self.store: AsyncStore = on_loop(chosen)
         """Where it counts, as one that is awaited."""
         super().__init__(quotas, name, chosen, on_refused, require_shared)
+        self._quick: Callable[..., Decision | None] = _unanswered
+        if len(self._counters) == 1 and isinstance(chosen, MemoryStore):
+            self._quick = chosen.fast_path(self._counters[0], self._lines.by_key, self._hooks, _unanswered)
 
     async def try_acquire(self, *key: Key, cost: int = 1) -> Decision:
         """Take `cost` units for `key` if they fit now; never wait.
@@ -296,6 +299,10 @@ class AsyncRateLimiter(Limiter):
             ValueError: A part is empty, or `cost` is less than 1.
             StoreUnavailable: The store could not decide.
         """
+        await heed_cancellation()
+        decision = self._quick(*key, cost=cost)
+        if decision is not None:
+            return decision
         place = canonical(key)
         return self.tell(place, await self._decide(place, cost))
 
@@ -410,6 +417,10 @@ class AsyncRateLimiter(Limiter):
         if self.first(place) is not None:
             return self.refusal_behind(await self.store.peek([self.behind(charge) for charge in charges]))
         return merged(await self.store.take(charges))
+
+
+def _unanswered(*_key: Key, cost: int = 1) -> None:
+    """Leave the question to the long way."""
 
 
 def _key_of(key: KeyFunction | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Key, ...]:

@@ -173,6 +173,8 @@ class Limiter:
 
     def first(self, key: str | bytes) -> Waiter | None:
         """Return who is first in line, after sending away those whose loop has ended."""
+        if not self._lines.by_key:  # one look without the lock: who joins meanwhile comes after us
+            return None
         while True:
             with self._lock:
                 first: Waiter | None = self._lines.first(key)

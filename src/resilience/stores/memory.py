@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from resilience._core.key import EVERYBODY
 from resilience._core.quota import Decision
@@ -25,9 +25,11 @@ from resilience.stores import Entry, Holding
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from resilience._core.counting import Charge, Counter
+    from resilience._core.counting import Charge, Counter, State
     from resilience.clock import Clock
     from resilience.events import Hook
+
+Answer = TypeVar("Answer")
 
 
 class MemoryStore:
@@ -72,20 +74,21 @@ class MemoryStore:
     def take(self, charges: Sequence[Charge]) -> list[Decision]:
         """Take all charges if all of them fit, or else none; return the decision about each by itself."""
         now = self._now()
+        found: list[tuple[Charge, Table, str | bytes, State | None, State | None]] = []
+        fits = True
         with self._lock:
-            tables = [self._table(charge.counter) for charge in charges]
-            found = [table.find(charge.key, now) for table, charge in zip(tables, charges, strict=True)]
-            after = [
-                charge.counter.rules.admit(state, now, charge.cost)
-                for charge, (_, state) in zip(charges, found, strict=True)
-            ]
-            taken = None not in after
-            if taken:
-                for table, (place, _), state in zip(tables, found, after, strict=True):
-                    table.put(place, state, now)
+            for charge in charges:
+                table = self._table(charge.counter)
+                place, state = table.find(charge.key, now)
+                after = charge.counter.rules.admit(state, now, charge.cost)
+                fits = fits and after is not None
+                found.append((charge, table, place, state, after))
+            if fits:
+                for _, table, place, _, after in found:
+                    table.put(place, after, now)
         return [
-            Decision((state is not None, state if taken else before, now, charge.cost, charge.counter))
-            for charge, (_, before), state in zip(charges, found, after, strict=True)
+            Decision((after is not None, after if fits else state, now, charge.cost, charge.counter))
+            for charge, _, _, state, after in found
         ]
 
     def peek(self, charges: Sequence[Charge]) -> list[Decision]:
@@ -150,8 +153,8 @@ class MemoryStore:
         counter: Counter,
         waiting: object,
         hooks: tuple[Hook, ...],
-        otherwise: Callable[..., Decision],
-    ) -> Callable[..., Decision]:
+        otherwise: Callable[..., Answer],
+    ) -> Callable[..., Decision | Answer]:
         """Return the quickest way to take one unit for one key of one counter.
 
         The function takes a key as callers give it. It asks `otherwise` wherever there is anything to it: a
@@ -169,20 +172,22 @@ class MemoryStore:
         clock = self._now
         last_shard = SHARDS - 1
 
-        def try_acquire(key: Any = EVERYBODY, /, *more: Any, cost: int = 1) -> Decision:
+        def try_acquire(key: Any = EVERYBODY, /, *more: Any, cost: int = 1) -> Decision | Answer:
             now = clock()
             if not (more or cost != 1 or waiting or now >= table.tidy_at):
-                shard = young[hash(key) & last_shard]
-                state = shard.get(key)
-                if state is not None:
+                try:
+                    shard = young[hash(key) & last_shard]
+                    state = shard[key]
                     after = admit(state, now)
                     if after is not None:
                         with self._lock:
-                            if shard.get(key) is state:
+                            if shard[key] is state:
                                 shard[key] = after
                                 return Decision((True, after, now, 1, counter))
                     elif not (hooks or SUBSCRIBERS.hooks):
                         return Decision((False, state, now, 1, counter))
+                except (KeyError, TypeError):
+                    pass  # it is not held as it stands, or not any more, or cannot be a key at all
             return otherwise(cost=cost) if key is EVERYBODY else otherwise(key, *more, cost=cost)
 
         return try_acquire
