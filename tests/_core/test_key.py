@@ -12,7 +12,7 @@ from resilience._core.key import EVERYBODY, canonical, fold, parts_of
 TEXT = st.text(st.characters(codec=None, categories=None), min_size=1)
 
 
-class Role(str, enum.Enum):
+class Role(enum.StrEnum):
     ADMIN = "admin"
 
 

@@ -154,6 +154,17 @@ def test_spare_places_are_not_shown():
     assert [entry.key for entry in holding.entries] == ["ada"]
 
 
+def test_a_reset_frees_nobody_else_in_a_spare_place():
+    here = MemoryStore(1, clock=FakeClock())
+    each = counter("1/hour")
+    for key in ("ada", "bob"):
+        here.take([Charge(each, key)])
+    here.reset([each], "eve")
+    assert not here.take([Charge(each, "bob")])[0]
+    here.reset([each], "ada")
+    assert here.holding([each], 10).entries == ()
+
+
 def test_the_lock_is_new_after_a_fork():
     here = MemoryStore()
     before = here._lock

@@ -119,12 +119,14 @@ class MemoryStore:
                 table.put(place, charge.counter.rules.refund(state, now, charge.cost, receipt), now)
 
     def reset(self, counters: Sequence[Counter], key: str | bytes) -> None:
-        """Forget what counts for `key`."""
+        """Forget what counts for `key`; not what counts in a spare place, which is others' too."""
         now = self._now()
         with self._lock:
             for counter in counters:
                 table = self._table(counter)
-                table.put(table.find(key, now)[0], None, now)
+                place, _ = table.find(key, now)
+                if place == key:
+                    table.put(place, None, now)
 
     def holding(self, counters: Sequence[Counter], limit: int) -> Holding:
         """Return what is held for `counters`, with at most `limit` entries; one shard at a time is locked."""
