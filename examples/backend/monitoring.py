@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from examples.backend.schemas import timestamp
 from resilience import authentication_error, authorization_error
-from resilience.retry_stats import RetryStats
+from resilience.retry.stats import RetryStats
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

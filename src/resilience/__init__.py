@@ -52,12 +52,10 @@ from resilience.errors import (
 
 if TYPE_CHECKING:
     from resilience._core.quota import Decision, Quota
-    from resilience.breaker import CircuitBreaker
-    from resilience.breakers import BreakerRegistry
-    from resilience.budget import RetryBudget
+    from resilience.breaker import BreakerRegistry, CircuitBreaker
     from resilience.janitor import AsyncSessionJanitor, SessionJanitor
     from resilience.limiter import AsyncRateLimiter, RateLimiter
-    from resilience.retry import AsyncRetryManager, RetryManager, with_retry
+    from resilience.retry import AsyncRetryManager, RetryBudget, RetryManager, with_retry
     from resilience.stores import StoreUnavailable
     from resilience.together import (
         acquire_all,
@@ -112,12 +110,12 @@ _LOADED_WHEN_ASKED_FOR = {
     "AsyncRateLimiter": "limiter",
     "AsyncRetryManager": "retry",
     "AsyncSessionJanitor": "janitor",
-    "BreakerRegistry": "breakers",
+    "BreakerRegistry": "breaker",
     "CircuitBreaker": "breaker",
     "Decision": "_core.quota",
     "Quota": "_core.quota",
     "RateLimiter": "limiter",
-    "RetryBudget": "budget",
+    "RetryBudget": "retry",
     "RetryManager": "retry",
     "SessionJanitor": "janitor",
     "StoreUnavailable": "stores",

@@ -18,7 +18,7 @@ import pytest
 
 from resilience._core.breaker import Breaker
 from resilience.breaker import CircuitBreaker
-from resilience.breakers import BreakerRegistry
+from resilience.breaker.registry import BreakerRegistry
 from resilience.errors import CircuitOpenError
 from resilience.testing import FakeClock, cancel_at_every_tick
 

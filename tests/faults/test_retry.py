@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 
 from resilience._core.backoff import JITTERS, Backoff
 from resilience.breaker import CircuitBreaker
-from resilience.budget import RetryBudget
 from resilience.deadline import deadline
 from resilience.errors import CircuitOpenError, DeadlineExceeded, ServiceError
 from resilience.retry import AsyncRetryManager, RetryManager, with_retry
-from resilience.retry_stats import RetryStats
+from resilience.retry.budget import RetryBudget
+from resilience.retry.stats import RetryStats
 from resilience.testing import FakeClock, cancel_at_every_tick, wait_until_async
 
 

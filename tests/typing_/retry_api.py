@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Iterator
 from typing import assert_type
 
 from resilience.breaker import CircuitBreaker
-from resilience.budget import RetryBudget
 from resilience.errors import RateLimitedError
 from resilience.events import RetryScheduled, RetryStopped
 from resilience.retry import AsyncRetryManager, RetryManager, with_retry
+from resilience.retry.budget import RetryBudget
 from resilience.testing import FakeClock
 
 storage = CircuitBreaker(5, 60.0, name="storage")
