@@ -25,7 +25,7 @@ from resilience.http.headers import limit_headers
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from resilience._core.quota import Decision
+    from resilience import Decision
     from resilience.clock import Clock
     from resilience.errors import ServiceError
     from resilience.http.headers import Style

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from examples.backend.assembly import Backend
-    from resilience.limiting import LimiterStats
+    from resilience.limiter import LimiterStats
 
 logger: Final = logging.getLogger("backend.monitoring")
 

@@ -10,7 +10,7 @@ Circuit breakers:
 Rate limits:
     `RateLimiter` and `AsyncRateLimiter` hold a `Quota` and answer with a `Decision`. Several limiters are
     asked together, all or none, by `acquire_all`, `require_all` and `reserve_all`; `acquire_all_async`,
-    `require_all_async` and `reserve_all_async` are their twins.
+    `require_all_async` and `reserve_all_async` are their twins. `fold` makes one key of a name's spellings.
 
 Deadlines:
     `deadline` sets the instant by which a whole call must end, and `remaining` says how far off it is.
@@ -51,20 +51,23 @@ from resilience.errors import (
 )
 
 if TYPE_CHECKING:
-    from resilience._core.quota import Decision, Quota
     from resilience.breaker import BreakerRegistry, CircuitBreaker
     from resilience.janitor import AsyncSessionJanitor, SessionJanitor
-    from resilience.limiter import AsyncRateLimiter, RateLimiter
-    from resilience.retry import AsyncRetryManager, RetryBudget, RetryManager, with_retry
-    from resilience.stores import StoreUnavailable
-    from resilience.together import (
+    from resilience.limiter import (
+        AsyncRateLimiter,
+        Decision,
+        Quota,
+        RateLimiter,
         acquire_all,
         acquire_all_async,
+        fold,
         require_all,
         require_all_async,
         reserve_all,
         reserve_all_async,
     )
+    from resilience.retry import AsyncRetryManager, RetryBudget, RetryManager, with_retry
+    from resilience.stores import StoreUnavailable
     from resilience.transient import classify, is_transient
 
 __all__ = [
@@ -92,6 +95,7 @@ __all__ = [
     "classify",
     "conflict_error",
     "deadline",
+    "fold",
     "is_transient",
     "not_found_error",
     "rate_limit_error",
@@ -112,21 +116,22 @@ _LOADED_WHEN_ASKED_FOR = {
     "AsyncSessionJanitor": "janitor",
     "BreakerRegistry": "breaker",
     "CircuitBreaker": "breaker",
-    "Decision": "_core.quota",
-    "Quota": "_core.quota",
+    "Decision": "limiter",
+    "Quota": "limiter",
     "RateLimiter": "limiter",
     "RetryBudget": "retry",
     "RetryManager": "retry",
     "SessionJanitor": "janitor",
     "StoreUnavailable": "stores",
-    "acquire_all": "together",
-    "acquire_all_async": "together",
+    "acquire_all": "limiter",
+    "acquire_all_async": "limiter",
     "classify": "transient",
+    "fold": "limiter",
     "is_transient": "transient",
-    "require_all": "together",
-    "require_all_async": "together",
-    "reserve_all": "together",
-    "reserve_all_async": "together",
+    "require_all": "limiter",
+    "require_all_async": "limiter",
+    "reserve_all": "limiter",
+    "reserve_all_async": "limiter",
     "with_retry": "retry",
 }
 

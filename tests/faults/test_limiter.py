@@ -23,10 +23,10 @@ from hypothesis import strategies as st
 from resilience._core.key import canonical, fold
 from resilience.errors import RateLimitedError
 from resilience.limiter import AsyncRateLimiter, RateLimiter
+from resilience.limiter.together import acquire_all
 from resilience.stores.memory import MemoryStore
 from resilience.stores.sqlite import SQLiteStore
 from resilience.testing import FakeClock, cancel_at_every_tick
-from resilience.together import acquire_all
 
 THOROUGH = os.environ.get("RESILIENCE_TESTS") == "thorough"
 

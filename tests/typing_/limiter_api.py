@@ -6,10 +6,10 @@ from typing import Any, assert_type
 
 from resilience._core.quota import Decision, Quota
 from resilience.limiter import AsyncRateLimiter, RateLimiter
-from resilience.limiting import LimiterStats
+from resilience.limiter.base import LimiterStats
+from resilience.limiter.together import acquire_all, acquire_all_async, reserve_all
 from resilience.stores.memory import MemoryStore
 from resilience.stores.sqlite import SQLiteStore
-from resilience.together import acquire_all, acquire_all_async, reserve_all
 
 store = MemoryStore()
 login = RateLimiter("6/15 minutes", Quota(100, per=86400, algorithm="gcra"), name="login", store=store)

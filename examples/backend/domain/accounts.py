@@ -16,8 +16,7 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
-from resilience import ErrorCode, ServiceError, authentication_error, validation_error
-from resilience._core.key import fold
+from resilience import ErrorCode, ServiceError, authentication_error, fold, validation_error
 from resilience.clock import SYSTEM_CLOCK
 from resilience.janitor.sessions import session_id_of
 

@@ -20,8 +20,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from resilience import AsyncRateLimiter, RateLimitedError
-from resilience.together import acquire_all_async
+from resilience import AsyncRateLimiter, RateLimitedError, acquire_all_async
 
 if TYPE_CHECKING:
     from collections.abc import Callable

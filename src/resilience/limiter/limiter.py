@@ -15,12 +15,12 @@ from __future__ import annotations
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from resilience._core.key import canonical, fold
+from resilience._core.key import canonical
 from resilience._core.quota import merged
 from resilience.callables import Kind, kind_of, name_of
 from resilience.checks import count
-from resilience.limiting import GLANCE, AsyncWaiter, Limiter, Waiter, chosen_store
-from resilience.reservation import AsyncReservation, Reservation, heed_cancellation
+from resilience.limiter.base import GLANCE, AsyncWaiter, Limiter, Waiter, chosen_store
+from resilience.limiter.reservation import AsyncReservation, Reservation, heed_cancellation
 from resilience.stores.memory import MemoryStore
 from resilience.stores.on_loop import on_loop
 
@@ -30,13 +30,11 @@ if TYPE_CHECKING:
     from resilience._core.quota import Decision, Quota
     from resilience.clock import Clock
     from resilience.events import Listener
-    from resilience.limiting import LimiterStats
+    from resilience.limiter.base import LimiterStats
     from resilience.stores import AsyncStore, Store
 
     Key = str | int
     KeyFunction = Callable[..., Key | tuple[Key, ...]]
-
-__all__ = ["AsyncRateLimiter", "RateLimiter", "fold"]
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -7,10 +7,7 @@ import pytest
 
 from resilience.errors import RateLimitedError
 from resilience.limiter import AsyncRateLimiter, RateLimiter
-from resilience.stores.memory import MemoryStore
-from resilience.stores.sqlite import SQLiteStore
-from resilience.testing import EventRecorder, FakeClock
-from resilience.together import (
+from resilience.limiter.together import (
     acquire_all,
     acquire_all_async,
     require_all,
@@ -18,6 +15,9 @@ from resilience.together import (
     reserve_all,
     reserve_all_async,
 )
+from resilience.stores.memory import MemoryStore
+from resilience.stores.sqlite import SQLiteStore
+from resilience.testing import EventRecorder, FakeClock
 
 
 @pytest.fixture

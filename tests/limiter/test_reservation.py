@@ -6,7 +6,7 @@ import pytest
 
 from resilience.errors import RateLimitedError
 from resilience.limiter import AsyncRateLimiter, RateLimiter
-from resilience.reservation import heed_cancellation
+from resilience.limiter.reservation import heed_cancellation
 from resilience.testing import FakeClock
 
 

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, TypeVar
 from resilience._core.key import canonical
 from resilience._core.quota import merged
 from resilience.errors import RateLimitedError
-from resilience.limiter import AsyncRateLimiter, RateLimiter
-from resilience.limiting import Limiter
-from resilience.reservation import AsyncReservation, Reservation, heed_cancellation
+from resilience.limiter.base import Limiter
+from resilience.limiter.limiter import AsyncRateLimiter, RateLimiter
+from resilience.limiter.reservation import AsyncReservation, Reservation, heed_cancellation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from resilience._core.counting import Charge
     from resilience._core.quota import Decision
-    from resilience.limiter import Key
+    from resilience.limiter.limiter import Key
 
     Pairs = Iterable[tuple[RateLimiter, Sequence[Key]]]
     AsyncPairs = Iterable[tuple[AsyncRateLimiter, Sequence[Key]]]

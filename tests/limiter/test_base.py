@@ -11,7 +11,7 @@ from resilience.clock import SYSTEM_CLOCK
 from resilience.deadline import Instant, deadline
 from resilience.errors import DeadlineExceeded, RateLimitedError
 from resilience.limiter import AsyncRateLimiter, RateLimiter
-from resilience.limiting import AsyncWaiter, Limiter, Patience, Waiter, chosen_store
+from resilience.limiter.base import AsyncWaiter, Limiter, Patience, Waiter, chosen_store
 from resilience.stores import Entry, Holding
 from resilience.stores.memory import MemoryStore
 from resilience.testing import EventRecorder, FakeClock
