@@ -8,7 +8,6 @@ import gc
 import multiprocessing
 import os
 import pickle
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -23,9 +22,8 @@ from resilience.janitor.memory import Reading, Usage
 from resilience.janitor.sessions import Session, session_id_of
 from resilience.janitor.sqlite import AsyncSQLiteSessionStore, SQLiteSessionStore
 from resilience.testing import FakeClock, cancel_at_every_tick, wait_until, wait_until_async
+from tests.children import forking, in_child
 from tests.janitor.doubles import AsyncStore, Socket, Store
-
-forking = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # forking among threads is the point
 
 
 @pytest.fixture
@@ -94,9 +92,7 @@ async def test_fault_10_a_cancelled_batch_in_a_file_happens_as_a_whole(path):
         writer = sqlite3.connect(path, isolation_level=None)
         writer.execute("BEGIN IMMEDIATE")
         sweeping = asyncio.ensure_future(janitor.sweep())
-        await wait_until_async(
-            lambda: not store._store._connections._idle
-        )  # its thread awaits the write lock
+        await wait_until_async(lambda: not store._store._file._idle)  # its thread awaits the write lock
         sweeping.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sweeping
@@ -213,21 +209,6 @@ async def test_fault_23_a_socket_may_be_lost_while_the_registry_is_locked():
 
 
 # --- forks, copies, exit ---------------------------------------------------------------------------
-
-
-def in_child(work):
-    """Run `work` in a forked child that has 5 s; return its exit code, or minus the signal that ended it."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(5)
-            work()
-            status = 0
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 @contextmanager
@@ -450,7 +431,7 @@ def test_fault_62_a_session_whose_renewal_is_in_flight_survives_the_sweep(path):
         deleted = []
         sweeping = threading.Thread(target=lambda: deleted.append(store.delete_expired(10)))
         sweeping.start()
-        wait_until(lambda: not store._connections._idle)  # it waits for the write lock
+        wait_until(lambda: not store._file._idle)  # it waits for the write lock
         renewal.execute("COMMIT")
         sweeping.join(10)
         renewal.close()

@@ -4,15 +4,12 @@ import asyncio
 import copy
 import pickle
 import sqlite3
-import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from resilience.janitor import sqlite
 from resilience.janitor.sessions import session_id_of
 from resilience.janitor.sqlite import AsyncSQLiteSessionStore, SQLiteSessionStore
 from resilience.testing import FakeClock
@@ -311,12 +308,6 @@ TestSessionModel.settings = settings(max_examples=10, stateful_step_count=15, de
 # --- the file and its connections ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["", ":memory:", "file:sessions?mode=memory"])
-def test_a_path_that_is_no_file_is_refused(path):
-    with pytest.raises(ValueError, match="must name a file"):
-        SQLiteSessionStore(path)
-
-
 @pytest.mark.parametrize(
     ("option", "value", "error"),
     [
@@ -360,43 +351,6 @@ def test_a_closed_store_says_so(store):
         store.count()
 
 
-def test_a_connection_that_is_in_use_while_the_store_closes_is_closed_when_it_comes_back(store):
-    with store._connections.borrowed() as connection:
-        store.close()
-        assert connection.execute("SELECT 1").fetchone() == (1,)
-    with pytest.raises(sqlite3.ProgrammingError, match="closed database"):
-        connection.execute("SELECT 1")
-
-
-def test_what_a_failing_call_has_begun_is_undone(store, path):
-    token = store.create("ada")
-
-    def fail_half_way():
-        with store._connections.borrowed() as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute("DELETE FROM resilience_sessions")
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        fail_half_way()
-
-    assert store.validate(token) is not None
-    assert store.delete(session_id_of(token))  # and nobody holds the write lock
-
-
-def test_threads_use_a_connection_each_and_lend_them_on(store):
-    together = threading.Barrier(4)
-
-    def work(_):
-        together.wait(5)
-        return [store.renew(store.create("ada")).user_id for _ in range(5)]
-
-    with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(work, range(4))) == [["ada"] * 5] * 4
-    assert store.count() == 20
-    assert 1 <= len(store._connections._idle) <= 5
-
-
 def test_data_must_be_what_json_can_hold(store):
     with pytest.raises(TypeError, match="JSON"):
         store.create("ada", {"when": object()})
@@ -413,54 +367,6 @@ def test_a_store_is_not_copied(path, make, duplicate):
         store.close()
     else:
         asyncio.run(store.close())
-
-
-def test_a_child_leaves_its_parents_connections_alone(store):
-    token = store.create("ada")
-    (inherited,) = store._connections._idle
-    store._connections.after_fork()  # as in a child
-    assert inherited.execute("SELECT 1").fetchone() == (1,)  # not touched by the fork itself
-
-    assert store.validate(token) is not None
-    with pytest.raises(sqlite3.ProgrammingError, match="closed database"):
-        inherited.execute("SELECT 1")
-
-
-class BusyConnection:
-    """Answers as SQLite does while other processes make the same file."""
-
-    def __init__(self, *codes):
-        self.codes = list(codes)
-        self.statements = []
-
-    def execute(self, statement):
-        self.statements.append(statement)
-        if statement.startswith("PRAGMA") and self.codes:
-            error = sqlite3.OperationalError("no")
-            error.sqlite_errorcode = self.codes.pop(0)
-            raise error
-
-
-def test_a_file_that_others_are_making_is_waited_for():
-    connection = BusyConnection(sqlite3.SQLITE_BUSY)
-    sqlite._use_write_ahead_log(connection)
-
-    assert connection.statements == [
-        "PRAGMA journal_mode = WAL",
-        "BEGIN IMMEDIATE",
-        "COMMIT",
-        "PRAGMA journal_mode = WAL",
-    ]
-
-
-def test_another_failure_is_not_waited_out():
-    with pytest.raises(sqlite3.OperationalError):
-        sqlite._use_write_ahead_log(BusyConnection(sqlite3.SQLITE_READONLY))
-
-
-def test_a_file_that_stays_busy_is_an_error_in_the_end():
-    with pytest.raises(sqlite3.OperationalError, match="locked"):
-        sqlite._use_write_ahead_log(BusyConnection(*[sqlite3.SQLITE_BUSY] * 1000))
 
 
 # --- the asynchronous face -------------------------------------------------------------------------

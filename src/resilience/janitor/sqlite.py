@@ -15,21 +15,17 @@ Only whoever wants this store imports this module, and with it `sqlite3`.
 from __future__ import annotations
 
 import json
-import os
 import secrets
-import sqlite3
-from collections import deque
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, ParamSpec, Self, TypeVar
 
 from resilience.checks import number
 from resilience.clock import SYSTEM_CLOCK
-from resilience.fork import survive_fork
 from resilience.janitor.sessions import Session, session_id_of
+from resilience.sqlite_file import SQLiteFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping, Sequence
+    import os
+    from collections.abc import Callable, Mapping, Sequence
 
     from resilience.clock import Clock
 
@@ -50,8 +46,6 @@ CREATE INDEX IF NOT EXISTS resilience_sessions_by_expiry ON resilience_sessions 
 """
 _TOKEN_BYTES: Final = 32  # 256 bits; OWASP ASVS 5.0, 7.2.3 asks for 128
 _BUSY_TIMEOUT: Final = 5.0  # seconds to wait for another's write lock, as in `sqlite3.connect`
-
-_MODE_ATTEMPTS: Final = 50  # as many processes may make the file in the same instant
 
 
 class SQLiteSessionStore:
@@ -97,9 +91,8 @@ class SQLiteSessionStore:
         self._absolute_lifetime = number("absolute_lifetime", absolute_lifetime, above=0)
         self._idle_timeout = number("idle_timeout", idle_timeout, above=0, most=self._absolute_lifetime)
         self._clock = clock
-        self._connections = _Connections(path)
-        with self._connections.borrowed() as connection:
-            connection.executescript(_SCHEMA)
+        # What was logged out stays so after a power cut.
+        self._file = SQLiteFile(path, _SCHEMA, synchronous="FULL", busy_timeout=_BUSY_TIMEOUT)
 
     def create(self, user_id: str, data: Mapping[str, Any] | None = None) -> str:
         """Begin a session.
@@ -169,7 +162,7 @@ class SQLiteSessionStore:
 
     def delete_user(self, user_id: str) -> list[str]:
         """End all sessions of a user; return their ids."""
-        with self._connections.borrowed() as connection:
+        with self._file.borrowed() as connection:
             connection.execute("BEGIN IMMEDIATE")
             ids = connection.execute(
                 "SELECT session_id FROM resilience_sessions WHERE user_id = ?", (user_id,)
@@ -209,12 +202,12 @@ class SQLiteSessionStore:
         """Return those of the ids whose session is not alive: expired, deleted, or never there."""
         now = self._clock.wall()
         alive = "SELECT 1 FROM resilience_sessions WHERE session_id = ? AND expires_at > ?"
-        with self._connections.borrowed() as connection:
+        with self._file.borrowed() as connection:
             return [i for i in session_ids if connection.execute(alive, (i, now)).fetchone() is None]
 
     def close(self) -> None:
         """Close the connections. The store cannot be used afterwards; closing it again does nothing."""
-        self._connections.close()
+        self._file.close()
 
     def __enter__(self) -> Self:
         """Return the store; leaving the block closes it."""
@@ -229,11 +222,11 @@ class SQLiteSessionStore:
         raise TypeError("a session store owns its connections: make another one for the same path instead")
 
     def _change(self, statement: str, *values: object) -> int:
-        with self._connections.borrowed() as connection:
+        with self._file.borrowed() as connection:
             return connection.execute(statement, values).rowcount
 
     def _fetch(self, statement: str, *values: object) -> Any:
-        with self._connections.borrowed() as connection:
+        with self._file.borrowed() as connection:
             return connection.execute(statement, values).fetchone()
 
     def _count(self, statement: str, *values: object) -> int:
@@ -320,108 +313,3 @@ async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     import asyncio  # noqa: PLC0415 - the store is also used without an event loop
 
     return await asyncio.to_thread(function, *args, **kwargs)
-
-
-class _Connections:
-    """The connections to one file that nobody is using.
-
-    A thread takes one, or opens one, and puts it back: so there are as many as threads were ever inside at
-    once. `deque.pop` and `append` are atomic, also without the GIL; no lock is needed.
-
-    SQLite remembers its file locks in the memory of the process, while the system does not hand them on to
-    a forked child. A child that opens the file beside an inherited connection takes itself to be locked in
-    when it is not, and the parent may delete the log that the child is writing to. So a child closes what
-    it inherited before it opens anything: that undoes the memory, and touches nothing of the parent's.
-    """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        given = os.fspath(path)
-        if given in {"", ":memory:"} or given.startswith("file:"):
-            raise ValueError(
-                f"the path must name a file, not {given!r}: each connection would have a database "
-                "of its own; for a test, use a file in a temporary folder"
-            )
-        self._path = Path(given).absolute()
-        self._idle: deque[sqlite3.Connection] = deque()
-        self._inherited: deque[sqlite3.Connection] = deque()
-        self._closed = False
-        survive_fork(self)
-
-    def after_fork(self) -> None:
-        """Keep what the parent opened apart."""
-        self._inherited.extend(self._idle)
-        self._idle = deque()
-
-    @contextmanager
-    def borrowed(self) -> Generator[sqlite3.Connection]:
-        """Lend a connection to the block; close it if the block fails, and with it what it had begun."""
-        connection = self._take()
-        try:
-            yield connection
-        except BaseException:
-            connection.close()
-            raise
-        self._put_back(connection)
-
-    def close(self) -> None:
-        """Close what is idle now, and what is in use once it comes back."""
-        self._closed = True
-        _close_all(self._idle)
-        _close_all(self._inherited)
-
-    def _take(self) -> sqlite3.Connection:
-        if self._closed:
-            raise sqlite3.ProgrammingError(f"the session store for {self._path} is closed")
-        _close_all(self._inherited)
-        try:
-            return self._idle.pop()
-        except IndexError:
-            return self._open()
-
-    def _put_back(self, connection: sqlite3.Connection) -> None:
-        self._idle.append(connection)
-        if self._closed:  # after the append: either this thread or the one in `close` finds it
-            _close_all(self._idle)
-
-    def _open(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self._path,
-            timeout=_BUSY_TIMEOUT,
-            isolation_level=None,  # each statement is its own transaction
-            check_same_thread=False,  # one at a time, though not always the same
-        )
-        try:
-            _use_write_ahead_log(connection)
-            connection.execute("PRAGMA synchronous = FULL")  # what was logged out stays so after a power cut
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-
-def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
-    """Let readers and the writer not wait for each other; the file remembers it.
-
-    SQLite does not wait for its turn to change the mode, though it does to write. So where other processes
-    are making the same file, writing nothing is how to wait.
-    """
-    for _ in range(_MODE_ATTEMPTS):
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
-                raise
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute("COMMIT")
-        else:
-            return
-    raise sqlite3.OperationalError("database is locked: others keep its mode from being changed")
-
-
-def _close_all(connections: deque[sqlite3.Connection]) -> None:
-    while True:
-        try:
-            connection = connections.pop()
-        except IndexError:
-            return
-        connection.close()
