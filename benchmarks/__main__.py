@@ -20,7 +20,7 @@ def main(part: str) -> None:
             measured = measure(row.floor, row.candidates)
             ours = measured.ratios["resilience"]
             peers = [f"{name} {ratio:.1f}" for name, ratio in measured.ratios.items() if name != "resilience"]
-            reach = "" if row.reach is None else f"{row.reach:.2f}{mark(ours <= row.reach)}"
+            reach = "" if row.reach is None else f"{row.reach:.2f} {mark(ours <= row.reach)}"
             print(
                 f"| {row.title} | {measured.floor_ns:.0f} ns | {ours:.2f} | {reach} | {', '.join(peers)} |",
                 flush=True,
@@ -37,7 +37,7 @@ def main(part: str) -> None:
 
 def mark(met: bool) -> str:
     """Return the sign for a mark that was reached or missed."""
-    return " ✓" if met else " ✗"
+    return "✓" if met else "✗"
 
 
 main(" ".join(sys.argv[1:]))
