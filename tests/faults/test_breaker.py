@@ -66,6 +66,19 @@ def together(count, run):
     return results
 
 
+@pytest.fixture
+def yielding_places(monkeypatch):
+    """Let other threads in between each look for a free place and what follows from it."""
+    free_places = Breaker._free_places
+
+    def let_others_in_after_the_look(self, now):
+        free = free_places(self, now)
+        time.sleep(0)
+        return free
+
+    monkeypatch.setattr(Breaker, "_free_places", let_others_in_after_the_look)
+
+
 # --- A. cancellation -----------------------------------------------------------------------------
 
 
@@ -139,6 +152,31 @@ def test_fault_04_a_call_cancelled_while_closed_counts_for_nothing(way):
     assert breaker.snapshot().failures == 1
 
 
+def test_fault_09_a_probe_cancelled_twice_while_its_block_ends_returns_its_place_once():
+    worlds = []
+
+    async def clean_up_slowly():
+        try:
+            await asyncio.sleep(0)
+        finally:
+            await asyncio.sleep(0)
+
+    def make():
+        worlds.append(half_open(FakeClock(), probes=2))
+        return by_guard(worlds[-1], clean_up_slowly)
+
+    def check():
+        snapshot = worlds[-1].snapshot()
+        assert (snapshot.probes, snapshot.failures) == (0, 2)
+        permits = [worlds[-1].acquire() for _ in range(2 - snapshot.probe_successes)]
+        with pytest.raises(CircuitOpenError):
+            worlds[-1].acquire()  # and no place was made that is not there
+        for permit in permits:
+            permit.neutral()
+
+    assert cancel_at_every_tick(make, check, times=2) > 2
+
+
 # --- B. loops, generators, coroutines ------------------------------------------------------------
 
 
@@ -159,7 +197,7 @@ def test_fault_11_one_breaker_serves_three_loops_in_succession(clock):
     assert {type(error) for error in asyncio.run(many(broken=False))} == {CircuitOpenError}
 
 
-def test_fault_12_two_loops_in_two_threads_share_the_places():
+def test_fault_12_two_loops_in_two_threads_share_the_places(yielding_places):
     clock = FakeClock(yielding=True)
     breaker = half_open(clock, probes=3)
 
@@ -174,6 +212,27 @@ def test_fault_12_two_loops_in_two_threads_share_the_places():
 
     assert outcomes.count(None) == 3
     assert sum(isinstance(outcome, CircuitOpenError) for outcome in outcomes) == 13
+    assert breaker.is_closed
+
+
+def test_fault_13_a_loop_closed_with_a_probe_in_flight_returns_its_place(clock):
+    breaker = half_open(clock)
+
+    async def begin():
+        probe = asyncio.ensure_future(breaker.execute_async(asyncio.Event().wait))
+        await asyncio.sleep(0)
+        return probe
+
+    loop = asyncio.new_event_loop()
+    probe = loop.run_until_complete(begin())
+    loop.close()
+    assert breaker.snapshot().probes == 1
+    probe._log_destroy_pending = False  # that asyncio itself complains is its right
+    del probe
+    gc.collect()
+
+    assert breaker.snapshot().probes == 0
+    breaker.execute(int)
     assert breaker.is_closed
 
 
@@ -254,15 +313,7 @@ def test_fault_16_so_does_a_permit_that_nobody_settles(clock):
 # --- C. threads ----------------------------------------------------------------------------------
 
 
-def test_fault_20_of_64_simultaneous_callers_exactly_the_probes_get_in(monkeypatch):
-    free_places = Breaker._free_places
-
-    def let_others_in_after_the_look(self, now):
-        free = free_places(self, now)
-        time.sleep(0)
-        return free
-
-    monkeypatch.setattr(Breaker, "_free_places", let_others_in_after_the_look)
+def test_fault_20_of_64_simultaneous_callers_exactly_the_probes_get_in(yielding_places):
     for _ in range(10):
         breaker = half_open(FakeClock(yielding=True), probes=3)
         running = threading.Semaphore(0)
@@ -347,10 +398,11 @@ def test_fault_22_a_listener_that_re_enters_finds_the_new_state(clock):
 
 def test_fault_22_a_listener_that_blocks_stops_nobody_else(clock):
     entered, release = threading.Event(), threading.Event()
+    let_go = []
 
     def blocking(event):
         entered.set()
-        release.wait(10.0)
+        let_go.append(release.wait(5.0))
 
     breaker = breaker_of(clock, on_change=blocking)
     thread = threading.Thread(target=open_up, args=(breaker,))
@@ -363,6 +415,7 @@ def test_fault_22_a_listener_that_blocks_stops_nobody_else(clock):
     finally:
         release.set()
         thread.join()
+    assert let_go == [True]  # it was not the end of its patience
 
 
 def test_fault_23_a_permit_finalised_while_the_lock_is_held_neither_deadlocks_nor_disturbs(clock):
@@ -501,6 +554,37 @@ def test_fault_31_nor_sent_to_another_process(method):
 # --- E. clocks -----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("step", [-3600, -1, 1, 3600, 2**31 - 1_700_000_000, -1_700_000_000])
+def test_fault_34_setting_the_wall_clock_changes_no_decision(clock, step):
+    breaker = breaker_of(clock, failure_ratio=0.5)
+    open_up(breaker)
+    before = breaker.snapshot()
+    clock.step_wall(step)
+
+    assert breaker.snapshot() == before
+    clock.advance(59.0)
+    with pytest.raises(CircuitOpenError) as rejected:
+        breaker.acquire()
+    assert rejected.value.retry_after == 1.0
+    clock.advance(1.0)
+    breaker.acquire().success()
+    assert breaker.is_closed
+
+
+def test_fault_39_at_the_end_of_the_recovery_time_a_probe_goes_and_not_a_nanosecond_before():
+    for nanoseconds, goes in ((-1, False), (0, True), (1, True)):
+        clock = FakeClock()
+        breaker = breaker_of(clock)
+        open_up(breaker)
+        clock.advance(60.0 + nanoseconds * 1e-9)
+        assert (breaker.snapshot().time_until_retry == 0.0) is goes
+        if goes:
+            breaker.acquire()
+        else:
+            with pytest.raises(CircuitOpenError):
+                breaker.acquire()
+
+
 def test_fault_36_after_an_hour_of_suspension_there_is_one_evaluation(clock):
     seen = []
     breaker = breaker_of(clock, probes=3, on_change=seen.append)
@@ -540,3 +624,23 @@ def test_fault_35_a_clock_that_steps_back_neither_opens_for_longer_nor_lets_more
     clock.advance(60.0)
     breaker.acquire().success()
     assert breaker.is_closed
+
+
+# --- I. key abuse --------------------------------------------------------------------------------
+
+
+def test_fault_73_a_flood_of_keys_makes_no_more_breakers_than_the_cap(clock):
+    hosts = BreakerRegistry(2, 60.0, max_keys=100, clock=clock)
+    for number in range(10_000):
+        hosts.get(f"host-{number}").execute(int)
+
+    assert len(hosts) == 100
+
+
+def test_fault_74_a_flood_of_keys_forgets_no_open_breaker(clock):
+    hosts = BreakerRegistry(2, 60.0, max_keys=100, recovery_jitter=0.0, clock=clock)
+    open_up(hosts.get("down"))
+    for number in range(10_000):
+        hosts.get(f"host-{number}").execute(int)
+        with pytest.raises(CircuitOpenError):
+            hosts.get("down").execute(int)

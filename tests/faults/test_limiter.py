@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sqlite3
 import threading
 import time
 import tracemalloc
@@ -21,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resilience._core.key import canonical, fold
+from resilience._core.table import Table
 from resilience.errors import RateLimitedError
 from resilience.limiter import AsyncRateLimiter, RateLimiter
 from resilience.limiter.together import acquire_all
@@ -67,6 +69,19 @@ class YieldingLock:
 
     def __exit__(self, *exception):
         return self._lock.__exit__(*exception)
+
+
+@pytest.fixture
+def yielding_tables(monkeypatch):
+    """Let other threads in between each look into a table and what follows from it."""
+    find = Table.find
+
+    def let_others_in_after_the_look(self, key, now):
+        found = find(self, key, now)
+        time.sleep(0)
+        return found
+
+    monkeypatch.setattr(Table, "find", let_others_in_after_the_look)
 
 
 # --- A. cancellation -----------------------------------------------------------------------------
@@ -196,21 +211,78 @@ def test_fault_07_cancelled_while_sqlite_decides_the_unit_comes_back(tmp_path):
             assert RateLimiter("6/minute", name="x", store=store).peek("k").remaining == 6
 
 
+async def test_fault_08_when_a_sibling_fails_places_in_line_are_given_up():
+    clock = FakeClock(auto=False)
+    limiter = AsyncRateLimiter("2/minute", clock=clock)
+    await limiter.acquire("k")
+
+    async def fail():
+        await clock.wait_for_sleepers_async(2)
+        raise ValueError("the sibling")
+
+    async def together():
+        async with asyncio.TaskGroup() as group:
+            group.create_task(limiter.acquire("k", cost=2))
+            group.create_task(limiter.acquire("k"))
+            group.create_task(fail())
+
+    with pytest.raises(ExceptionGroup):
+        await together()
+    assert not limiter._lines.by_key
+    assert await limiter.try_acquire("k")  # nobody is ahead, and nothing was charged
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_fault_09_a_refund_that_is_cancelled_gives_back_exactly_once(times, tmp_path):
+    with SQLiteStore(tmp_path / "limits.db", busy_timeout=30) as store:
+        limiter = AsyncRateLimiter("6/minute", name="x", store=store)
+        plain = RateLimiter("6/minute", name="x", store=store)
+
+        async def run(ticks):
+            async def work():
+                async with limiter.reserve("k") as charge:
+                    entered.set()
+                    await charge.refund()
+                    await charge.refund()
+
+            entered = asyncio.Event()
+            task = asyncio.ensure_future(work())
+            await entered.wait()
+            for _ in range(ticks):
+                await asyncio.sleep(0)
+            for _ in range(times):
+                task.cancel()
+                await asyncio.sleep(0)
+            await asyncio.gather(task, return_exceptions=True)
+            await asyncio.get_running_loop().shutdown_default_executor()
+
+        for ticks in range(1, 6):  # the refund has begun with the first of them
+            plain.try_acquire("k")
+            asyncio.run(run(ticks))
+            assert plain.peek("k").remaining == 5
+            plain.reset("k")
+
+
 # --- B. event loops ------------------------------------------------------------------------------
 
 
-def test_fault_11_one_limiter_serves_three_loops_in_succession(clock):
+def test_fault_11_one_limiter_serves_three_loops_in_succession():
+    clock = FakeClock(auto=False)
     limiter = AsyncRateLimiter("2/minute", clock=clock)
 
     async def contend():
-        return await asyncio.gather(*(limiter.acquire("k") for _ in range(6)))
+        contenders = asyncio.gather(*(limiter.acquire("k") for _ in range(6)))
+        while not contenders.done():
+            await asyncio.sleep(0)
+            clock.advance(1)
+        return await contenders
 
     for _ in range(3):
         assert all(asyncio.run(contend()))
     assert not limiter._lines.by_key
 
 
-def test_fault_12_two_loops_in_two_threads_share_the_limit():
+def test_fault_12_two_loops_in_two_threads_share_the_limit(yielding_tables):
     limiter = AsyncRateLimiter("6/15 minutes")
     quick = AsyncRateLimiter("20/0.02 seconds")
 
@@ -221,6 +293,34 @@ def test_fault_12_two_loops_in_two_threads_share_the_limit():
 
     assert sum(together(2, lambda _: asyncio.run(contend()))) == 6
     assert not quick._lines.by_key
+
+
+def test_fault_12_who_leaves_the_line_wakes_the_next_on_the_loop_where_that_one_waits():
+    clock = FakeClock(auto=False)
+    limiter = AsyncRateLimiter("1/minute", clock=clock)
+    first_waits = threading.Event()
+
+    async def give_up_the_first_place():
+        await limiter.acquire("k")
+        waiting = asyncio.ensure_future(limiter.acquire("k"))
+        await clock.wait_for_sleepers_async(1)
+        first_waits.set()
+        await clock.wait_for_sleepers_async(2)
+        clock.step(60)  # there is a unit, and nobody has been woken for it
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+    async def take_the_second():
+        async with asyncio.timeout(5):
+            return await limiter.acquire("k")
+
+    def run(number):
+        if number == 0:
+            return asyncio.run(give_up_the_first_place(), debug=True)
+        assert first_waits.wait(5)
+        return asyncio.run(take_the_second(), debug=True)  # which refuses a call from the wrong thread
+
+    assert together(2, run)[1]
 
 
 def test_fault_13_a_loop_closed_with_waiters_holds_nobody_up():
@@ -268,11 +368,25 @@ def test_fault_13_asyncio_run_ends_waiters_without_a_warning():
     gc.collect()
 
 
+async def test_fault_14_a_locked_file_does_not_hold_the_loop_up(tmp_path):
+    with SQLiteStore(tmp_path / "limits.db", busy_timeout=5) as store:
+        limiter = AsyncRateLimiter("1/minute", name="x", store=store)
+        writer = sqlite3.connect(tmp_path / "limits.db", isolation_level=None)
+        writer.execute("BEGIN IMMEDIATE")
+        asking = asyncio.ensure_future(limiter.try_acquire("k"))
+        for _ in range(100):
+            await asyncio.sleep(0)  # the loop turns all the while
+        assert not asking.done()
+        writer.execute("COMMIT")
+        writer.close()
+        assert await asking
+
+
 # --- C. threads ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_fault_17_of_a_thousand_parallel_logins_exactly_six_get_in(algorithm):
+def test_fault_17_of_a_thousand_parallel_logins_exactly_six_get_in(algorithm, yielding_tables):
     for _ in range(100 if THOROUGH else 3):
         store = MemoryStore(clock=FakeClock(yielding=True))
         login = RateLimiter(f"6/15 minutes {algorithm}", name="login", store=store)
@@ -289,7 +403,7 @@ def test_fault_17_through_sqlite(tmp_path):
         assert sum(admitted) == 6 * 20
 
 
-def test_fault_17_several_limiters_at_once():
+def test_fault_17_several_limiters_at_once(yielding_tables):
     store = MemoryStore(clock=FakeClock(yielding=True))
     pair = RateLimiter("6/15 minutes", name="pair", store=store)
     address = RateLimiter("50/hour", name="address", store=store)
@@ -321,10 +435,11 @@ def test_fault_22_a_listener_may_ask_the_limiter(clock):
 
 def test_fault_22_a_listener_that_blocks_stops_nobody_else(clock):
     blocked, go = threading.Event(), threading.Event()
+    let_go = []
 
     def listen(event):
         blocked.set()
-        assert go.wait(10)
+        let_go.append(go.wait(5))
 
     limiter = RateLimiter("1/minute", clock=clock, on_refused=listen)
     limiter.try_acquire("k")
@@ -335,6 +450,7 @@ def test_fault_22_a_listener_that_blocks_stops_nobody_else(clock):
     assert limiter.peek("k").remaining == 0
     go.set()
     thread.join(10)
+    assert let_go == [True]  # it was not the end of its patience
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 40), st.integers(1, 3)), max_size=40))

@@ -11,6 +11,7 @@ import os
 import pickle
 import random
 import threading
+import time
 import warnings
 from contextlib import suppress
 
@@ -19,11 +20,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resilience._core.backoff import JITTERS, Backoff
+from resilience._core.budget import Tokens
 from resilience.breaker import CircuitBreaker
-from resilience.deadline import deadline
+from resilience.deadline import deadline, remaining
 from resilience.errors import CircuitOpenError, DeadlineExceeded, ServiceError
 from resilience.retry import AsyncRetryManager, RetryManager, with_retry
-from resilience.retry.budget import RetryBudget
+from resilience.retry.budget import MOST_NAMES, RetryBudget, _Registry
 from resilience.retry.stats import RetryStats
 from resilience.testing import FakeClock, cancel_at_every_tick, wait_until_async
 
@@ -47,6 +49,18 @@ class Down:
         self.calls += 1
         await asyncio.sleep(0)
         raise ConnectionError("down")
+
+
+@pytest.fixture
+def yielding_tokens(monkeypatch):
+    """Let other threads in between each look at a budget's tokens and what follows from it."""
+    capacity = Tokens.capacity
+
+    def let_others_in(self):
+        time.sleep(0)
+        return capacity.__get__(self)
+
+    monkeypatch.setattr(Tokens, "capacity", property(let_others_in, capacity.__set__))
 
 
 # --- A. cancellation -----------------------------------------------------------------------------
@@ -235,7 +249,7 @@ def test_fault_11_one_manager_serves_successive_loops(clock):
     assert retries.stats() == RetryStats(total_retries=60, failed_retries=30)
 
 
-def test_fault_12_two_loops_in_two_threads_share_the_budget_exactly(clock):
+def test_fault_12_two_loops_in_two_threads_share_the_budget_exactly(clock, yielding_tokens):
     retries = AsyncRetryManager(clock=clock, budget=RetryBudget(20.0))
     down = Down()
 
@@ -249,6 +263,27 @@ def test_fault_12_two_loops_in_two_threads_share_the_budget_exactly(clock):
         thread.join()
     assert retries.budget.tokens == 0.0
     assert retries.stats().total_retries == 20
+
+
+@ways
+def test_fault_13_a_loop_closed_during_a_delay_gives_the_payment_back(way):
+    retries = AsyncRetryManager(initial_delay=10.0, jitter="none")
+
+    async def begin():
+        call = asyncio.ensure_future(way(retries, Down().fetch_async))
+        await wait_until_async(lambda: retries.budget.tokens == 4.0)
+        await asyncio.sleep(0)
+        return call
+
+    loop = asyncio.new_event_loop()
+    call = loop.run_until_complete(begin())
+    loop.close()
+    assert retries.budget.tokens == 4.0
+    call._log_destroy_pending = False  # that asyncio itself complains is its right
+    del call
+    gc.collect()
+
+    assert retries.budget.tokens == 5.0
 
 
 async def test_fault_15_an_open_breaker_creates_no_coroutine(clock):
@@ -305,6 +340,58 @@ def test_fault_22_a_listener_may_use_the_manager_it_listens_to(clock):
     with pytest.raises(ConnectionError):
         retries.execute(Down().fetch)
     assert seen == [4, 4]
+
+
+@pytest.mark.parametrize("hook", ["on_retry", "on_success", "on_stop"])
+def test_fault_22_a_listener_that_blocks_stops_nobody_else(hook, clock):
+    blocked, go = threading.Event(), threading.Event()
+    let_go = []
+
+    def listen(event):
+        if not blocked.is_set():
+            blocked.set()
+            let_go.append(go.wait(5))
+
+    retries = RetryManager(clock=clock, **{hook: listen})
+
+    def fail_and_recover():
+        outcomes = iter([ConnectionError(), None])
+
+        def fetch():
+            outcome = next(outcomes)
+            if outcome is not None:
+                raise outcome
+
+        retries.execute(fetch)
+        with suppress(ConnectionError):
+            retries.execute(Down().fetch)
+
+    thread = threading.Thread(target=fail_and_recover)
+    thread.start()
+    assert blocked.wait(10)
+    fail_and_recover()
+    assert retries.stats().total_retries > 0
+    go.set()
+    thread.join(10)
+    assert let_go == [True]  # it was not the end of its patience
+
+
+def test_fault_24_a_hundred_threads_get_one_budget_for_a_name(monkeypatch):
+    budgets, seen = _Registry(), []
+    make = RetryBudget.__init__
+
+    def let_others_in(self, *args):
+        time.sleep(0)
+        make(self, *args)
+
+    monkeypatch.setattr(RetryBudget, "__init__", let_others_in)
+    threads = [threading.Thread(target=lambda: seen.append(budgets.get("storage"))) for _ in range(100)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(seen) == 100
+    assert len(set(map(id, seen))) == 1
 
 
 @pytest.mark.parametrize(
@@ -438,6 +525,47 @@ def test_fault_31_what_a_retry_leaves_on_an_exception_survives_a_pickle(clock):
 # --- E. clocks -----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("step", [-3600, -1, 1, 3600, 2**31 - 1_700_000_000, -1_700_000_000])
+def test_fault_34_setting_the_wall_clock_changes_no_deadline_and_no_delay(clock, step):
+    down = Down()
+
+    def fetch():
+        clock.advance(0.5)
+        clock.step_wall(step)
+        down.fetch()
+
+    retries = RetryManager(max_attempts=9, initial_delay=1.0, jitter="none", clock=clock, budget=None)
+    with deadline(3.0, clock=clock):
+        clock.step_wall(step)
+        assert remaining() == 3.0
+        with pytest.raises(ConnectionError) as caught:
+            retries.execute(fetch)
+        assert remaining() == 1.0
+    assert clock.sleeps == [1.0]
+    assert "2 attempts in 1.5 s since the first failure" in caught.value.__notes__[0]
+
+
+def test_fault_36_a_machine_that_slept_during_a_delay_wakes_to_one_attempt():
+    clock, down = FakeClock(auto=False), Down()
+    retries = RetryManager(clock=clock)
+    failures = []
+
+    def call():
+        with pytest.raises(ConnectionError) as caught, deadline(60.0, clock=clock):
+            retries.execute(down.fetch)
+        failures.append(caught.value)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    clock.wait_for_sleepers(1)
+    clock.advance(3600.0)
+    thread.join(10)
+
+    assert down.calls == 1
+    assert "the deadline has passed" in failures[0].__notes__[0]
+    assert retries.budget.tokens == 5.0
+
+
 @pytest.mark.parametrize("initial_delay", [0, 0.1, 1e308])
 @pytest.mark.parametrize("jitter", [*JITTERS, 0.5])
 def test_fault_40_at_attempt_10000_the_delay_is_finite(initial_delay, jitter):
@@ -536,3 +664,24 @@ async def test_fault_67_tasks_at_once_share_it_too(clock):
     retries = AsyncRetryManager(clock=clock)
     await asyncio.gather(*(retries.execute(down.fetch_async) for _ in range(200)), return_exceptions=True)
     assert down.calls == 200 + 5
+
+
+# --- I. key abuse --------------------------------------------------------------------------------
+
+
+def test_fault_73_a_flood_of_names_makes_no_more_budgets_than_the_cap():
+    budgets = _Registry()
+    spent = budgets.get("down")
+    assert spent.try_withdraw()
+    for number in range(5 * MOST_NAMES):
+        assert budgets.get(f"host-{number}").tokens == 5.0
+    assert len(budgets._by_name) <= MOST_NAMES
+    assert budgets.get("down") is spent  # one in use is not forgotten
+
+
+def test_fault_73_nor_if_every_one_of_them_is_in_use():
+    budgets = _Registry(10)
+    for number in range(100):
+        budgets.get(f"host-{number}").try_withdraw()
+    assert len(budgets._by_name) == 10
+    assert not budgets.get("host-99").try_withdraw()  # the rest share one, and what is in it
