@@ -3,68 +3,73 @@
 Rules:
     - One decision is one transaction (`BEGIN IMMEDIATE`) on a connection of the store's own, so it is never
       rolled back with the application's work. The arithmetic is that of the memory store.
-    - A connection serves one thread at a time, and none is carried over a fork.
     - The file is in WAL mode with `synchronous=NORMAL`: a crash of a process loses nothing, a crash of the
-      machine perhaps the last decisions before it.
-    - Time is the machine's wall clock in microseconds, read inside the transaction, and never goes back:
-      the latest instant is kept in the file. A clock that was set back by up to a minute stands still until
-      it has caught up; beyond that, time goes on from where it was, so that nobody waits for hours.
-    - Each new key removes up to four that have lapsed, so the file does not grow for ever.
+      machine perhaps the last decisions before it. What fails in any way has taken nothing.
+    - Time is the machine's wall clock, read inside the transaction, and never goes back: the latest instant
+      is kept in the file. A clock that was set back by up to a minute stands still until it has caught up;
+      beyond that, a process goes on from where time was, so that nobody waits for hours.
+    - The file is bounded as memory is: each new key removes up to four that have lapsed, and beyond
+      `max_keys` newcomers share spare places. A key that counts is never removed to make room.
 
 Not for a file on a network drive: SQLite's locks do not hold there.
 """
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import threading
 import time
-import weakref
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from resilience._core.quota import Decision
-from resilience.checks import number
+from resilience._core.table import SPARE
+from resilience.checks import count, number
 from resilience.clock import SYSTEM_CLOCK
-from resilience.fork import survive_fork
+from resilience.sqlite_file import SQLiteFile
 from resilience.stores import Entry, Holding, StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    import os
+    from collections.abc import Generator, Sequence
 
     from resilience._core.counting import Charge, Counter, State
     from resilience.clock import Clock
 
-Result = TypeVar("Result")
-
-_SCHEMA: Final = (
-    """
-    CREATE TABLE IF NOT EXISTS resilience_quota (
-        scope TEXT NOT NULL,   -- the limiter's name and the quota
-        key NOT NULL,          -- canonical: TEXT, or BLOB
-        state NOT NULL,        -- a BLOB, or the digits of a number that may have more than 64 bits
-        lapses INTEGER NOT NULL,  -- nanoseconds; from then on nothing counts
-        PRIMARY KEY (scope, key)
-    )
-    """,
-    "CREATE INDEX IF NOT EXISTS resilience_quota_lapses ON resilience_quota (lapses)",
-    """
-    CREATE TABLE IF NOT EXISTS resilience_clock (
-        id INTEGER PRIMARY KEY CHECK (id = 1),
-        latest INTEGER NOT NULL,  -- the latest instant that something was decided at, in nanoseconds
-        ahead INTEGER NOT NULL    -- by how much our time is ahead of a wall clock that was set back
-    )
-    """,
-    "INSERT OR IGNORE INTO resilience_clock VALUES (1, 0, 0)",
-)
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS resilience_quota (
+    scope TEXT NOT NULL,      -- the limiter's name and the quota
+    key NOT NULL,             -- canonical: TEXT, or BLOB
+    state NOT NULL,           -- a BLOB, or the digits of a number that may have more than 64 bits
+    lapses INTEGER NOT NULL,  -- nanoseconds; from then on nothing counts
+    PRIMARY KEY (scope, key)
+);
+CREATE INDEX IF NOT EXISTS resilience_quota_lapses ON resilience_quota (lapses);
+CREATE TABLE IF NOT EXISTS resilience_quota_book (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    latest INTEGER NOT NULL,   -- the latest instant that something was taken at, in nanoseconds
+    held INTEGER NOT NULL,     -- how many rows resilience_quota has
+    crowded INTEGER NOT NULL,  -- until then something may count in a spare place
+    salt BLOB NOT NULL         -- what nobody outside can know, for choosing spare places
+);
+"""
 _STANDSTILL: Final = 60 * 1_000_000_000
 """Nanoseconds by which the wall clock may be behind before time goes on without it."""
 
-_IDLE_CONNECTIONS: Final = 4
 _LAPSED_A_NEW_KEY: Final = 4
+_SPARE_PART: Final = 16
+"""One spare place for so many keys, as in memory."""
 
-_inherited: list[sqlite3.Connection] = []
-"""Connections of a parent process, kept from being closed: that is the parent's to do."""
+_HELP: Final = {
+    sqlite3.SQLITE_BUSY: "others kept it locked for all of the busy_timeout",
+    sqlite3.SQLITE_CANTOPEN: "its folder must exist, and this process must be allowed to make files there",
+    sqlite3.SQLITE_CORRUPT: "restore it, or remove it and forget what it counted",
+    sqlite3.SQLITE_ERROR: "if a table in it is not this store's, name another file",
+    sqlite3.SQLITE_FULL: "make room on its disk",
+    sqlite3.SQLITE_IOERR: "look at its disk: there may be no room, or it may be failing",
+    sqlite3.SQLITE_NOTADB: "name another file",
+    sqlite3.SQLITE_READONLY: "this process must be allowed to write the file, and to make others beside it",
+}
+"""What to do about SQLite's result codes."""
 
 
 class SQLiteStore:
@@ -72,15 +77,20 @@ class SQLiteStore:
 
     Args:
         path: The file, made where there is none. It may be the application's own database: the tables are
-            called `resilience_quota` and `resilience_clock`.
-        busy_timeout: Seconds to wait at most for other processes that are writing, 0 to 60.
+            called `resilience_quota` and `resilience_quota_book`.
+        busy_timeout: Seconds to wait at most for others that are writing, 0 to 60. `peek` and `stats` read,
+            and wait for nobody.
+        max_keys: How many keys the file may hold for all its limiters together, at least 1. A key that
+            counts is never dropped to make room: beyond this, newcomers share spare places, and err towards
+            refusal. All who share the file should say the same.
         clock: Whose wall clock is read.
 
     Raises:
         ValueError: The path stands for a database in memory, which nobody could share.
         StoreUnavailable: The file cannot be opened.
 
-    Threads may share it, and it survives a fork. Its calls block for a file, so `AsyncRateLimiter` makes
+    Threads may share it, and it survives a fork that happens while no other thread is using it; where one
+    is, the child is told by a `StoreUnavailable`. Its calls block for a file, so `AsyncRateLimiter` makes
     them in a worker thread. Close it, or use it as a context manager, to let go of the file.
 
     Example:
@@ -96,35 +106,24 @@ class SQLiteStore:
     blocking = True
 
     def __init__(
-        self, path: str | os.PathLike[str], *, busy_timeout: float = 1.0, clock: Clock = SYSTEM_CLOCK
+        self,
+        path: str | os.PathLike[str],
+        *,
+        busy_timeout: float = 1.0,
+        max_keys: int = 1_000_000,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self._path = os.fspath(path)
-        if self._path in {"", ":memory:"}:
-            raise ValueError(
-                f"{self._path!r} cannot be shared by connections: name a file, or use MemoryStore"
-            )
         self._busy_timeout = number("busy_timeout", busy_timeout, least=0, most=60)
+        self._max_keys = count("max_keys", max_keys, least=1)
         self.clock: Clock = clock
-        self._idle: list[sqlite3.Connection] = []
-        self._lent: list[sqlite3.Connection] = []
-        weakref.finalize(self, _close_all, self._idle)
-        survive_fork(self)
-        self._ask("", _nothing)  # a path that cannot be opened is better known now
-
-    def after_fork(self) -> None:
-        """Replace the lock, and let the parent keep its connections."""
-        _inherited.extend(self._idle)
-        _inherited.extend(self._lent)
-        self._idle.clear()
-        self._lent.clear()
-        self._lock = threading.RLock()
+        self._ahead = 0
+        """By how many nanoseconds this process's time is ahead of a wall clock that was set back."""
+        with _failures_of(path):
+            self._file = SQLiteFile(path, _SCHEMA, synchronous="NORMAL", busy_timeout=self._busy_timeout)
 
     def close(self) -> None:
-        """Close the connections that are idle; a later call opens them anew."""
-        with self._lock:
-            closing = self._idle[:]
-            self._idle.clear()
-        _close_all(closing)
+        """Let go of the file. The store cannot be used afterwards; closing it again does nothing."""
+        self._file.close()
 
     def __enter__(self) -> Self:
         """Return the store."""
@@ -136,218 +135,231 @@ class SQLiteStore:
 
     def __reduce__(self) -> Any:
         """Pickle as the arguments: a process that gets it opens connections of its own."""
-        return _reopened, (self._path, self._busy_timeout)
+        clock = None if self.clock is SYSTEM_CLOCK else self.clock
+        return _reopened, (self._file.path, self._busy_timeout, self._max_keys, clock)
 
     def take(self, charges: Sequence[Charge]) -> list[Decision]:
         """Take all charges if all of them fit, or else none; return the decision about each by itself."""
-
-        def work(connection: sqlite3.Connection) -> list[Decision]:
-            now = self._now(connection, writing=True)
-            before = [_load(connection, charge.counter, charge.key) for charge in charges]
+        with self._writing() as book:
+            now = book.now
+            found = [book.find(charge) for charge in charges]
             after = [
                 charge.counter.rules.admit(state, now, charge.cost)
-                for charge, state in zip(charges, before, strict=True)
+                for charge, (_, state) in zip(charges, found, strict=True)
             ]
             taken = None not in after
             if taken:
-                connection.execute("UPDATE resilience_clock SET latest = ?", (now,))
-                for charge, old, state in zip(charges, before, after, strict=True):
-                    _save(connection, charge.counter, charge.key, state, now)
-                    if old is None:
-                        connection.execute(
-                            "DELETE FROM resilience_quota WHERE rowid IN "
-                            "(SELECT rowid FROM resilience_quota WHERE lapses <= ? LIMIT ?)",
-                            (now, _LAPSED_A_NEW_KEY),
-                        )
-            return [
-                Decision((state is not None, state if taken else old, now, charge.cost, charge.counter))
-                for charge, old, state in zip(charges, before, after, strict=True)
-            ]
-
-        return self._ask("BEGIN IMMEDIATE", work)
+                for charge, (place, _), state in zip(charges, found, after, strict=True):
+                    book.put(charge.counter, place, state)
+        return [
+            Decision((state is not None, state if taken else before, now, charge.cost, charge.counter))
+            for charge, (_, before), state in zip(charges, found, after, strict=True)
+        ]
 
     def peek(self, charges: Sequence[Charge]) -> list[Decision]:
         """Return the decision that `take` would come to about each, and take nothing."""
-
-        def work(connection: sqlite3.Connection) -> list[Decision]:
-            now = self._now(connection, writing=False)
-            states = [_load(connection, charge.counter, charge.key) for charge in charges]
-            return [
-                Decision(
-                    (
-                        charge.counter.rules.admit(state, now, charge.cost) is not None,
-                        state,
-                        now,
-                        charge.cost,
-                        charge.counter,
-                    )
+        with self._reading() as book:
+            now = book.now
+            states = [book.find(charge)[1] for charge in charges]
+        return [
+            Decision(
+                (
+                    charge.counter.rules.admit(state, now, charge.cost) is not None,
+                    state,
+                    now,
+                    charge.cost,
+                    charge.counter,
                 )
-                for charge, state in zip(charges, states, strict=True)
-            ]
-
-        return self._ask("BEGIN", work)
+            )
+            for charge, state in zip(charges, states, strict=True)
+        ]
 
     def refund(self, charges: Sequence[Charge], receipts: Sequence[int]) -> None:
         """Give back charges that were taken; what has lapsed meanwhile is not given back again."""
-
-        def work(connection: sqlite3.Connection) -> None:
-            now = self._now(connection, writing=True)
+        with self._writing() as book:
             for charge, receipt in zip(charges, receipts, strict=True):
-                state = _load(connection, charge.counter, charge.key)
-                without = charge.counter.rules.refund(state, now, charge.cost, receipt)
-                _save(connection, charge.counter, charge.key, without, now)
-
-        self._ask("BEGIN IMMEDIATE", work)
+                place, state = book.find(charge)
+                without = charge.counter.rules.refund(state, book.now, charge.cost, receipt)
+                book.put(charge.counter, place, without)
 
     def reset(self, counters: Sequence[Counter], key: str | bytes) -> None:
-        """Forget what counts for `key`."""
-
-        def work(connection: sqlite3.Connection) -> None:
+        """Forget what counts for `key`, but for a spare place, which others share."""
+        with self._writing() as book:
             for counter in counters:
-                _save(connection, counter, key, None, 0)
-
-        self._ask("BEGIN IMMEDIATE", work)
+                book.put(counter, key, None)
 
     def holding(self, counters: Sequence[Counter], limit: int) -> Holding:
         """Return what is held for `counters`, with at most `limit` entries."""
-
-        def work(connection: sqlite3.Connection) -> Holding:
-            now = self._now(connection, writing=False)
-            size = 0
-            entries: list[Entry] = []
+        size = 0
+        entries: list[Entry] = []
+        with self._reading() as book:
             for counter in counters:
-                counting = (counter.scope, now)
-                size += connection.execute(
-                    "SELECT count(*) FROM resilience_quota WHERE scope = ? AND lapses > ?", counting
-                ).fetchone()[0]
-                rows = connection.execute(
-                    "SELECT key, state FROM resilience_quota WHERE scope = ? AND lapses > ? LIMIT ?",
-                    (*counting, limit - len(entries)),
-                )
-                for key, kept in rows:
-                    state = _state(kept)
-                    left = (counter.rules.whole_at(state, now) - now) / 1e9
-                    entries.append(Entry(counter, key, counter.rules.remaining(state, now), left))
-            return Holding(size, tuple(entries))
+                size += book.size(counter)
+                for key, state in book.rows(counter, limit - len(entries)):
+                    left = (counter.rules.whole_at(state, book.now) - book.now) / 1e9
+                    entries.append(Entry(counter, key, counter.rules.remaining(state, book.now), left))
+        return Holding(size, tuple(entries))
 
-        return self._ask("BEGIN", work)
+    @contextmanager
+    def _writing(self) -> Generator[_Book]:
+        """Lend the counts to the block, for it alone; keep what it changes if it ends well."""
+        with _failures_of(self._file.path), self._file.borrowed() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            book = _Book(connection, self._max_keys, writing=True)
+            # Nobody else writes from here on. So a reading behind the latest instant means that the clock
+            # was set back, and not merely that some other process was quicker.
+            wall = self._wall()
+            if book.latest - (wall + self._ahead) > _STANDSTILL:
+                self._ahead = book.latest - wall
+            book.now = max(book.latest, wall + self._ahead)
+            yield book
+            book.close()
+            connection.execute("COMMIT")
 
-    # --- time, connections and failures ---
+    @contextmanager
+    def _reading(self) -> Generator[_Book]:
+        """Lend the counts to the block as they are at one instant."""
+        with _failures_of(self._file.path), self._file.borrowed() as connection:
+            connection.execute("BEGIN")
+            book = _Book(connection, self._max_keys, writing=False)
+            book.now = max(book.latest, self._wall() + self._ahead)
+            yield book
+            connection.execute("COMMIT")
 
-    def _now(self, connection: sqlite3.Connection, *, writing: bool) -> int:
-        """Return the instant to decide at, which is never before the latest one.
+    def _wall(self) -> int:
+        """Return nanoseconds; of an injected clock microseconds, for which a float of today is good."""
+        return time.time_ns() if self.clock is SYSTEM_CLOCK else round(self.clock.wall() * 1e6) * 1000
 
-        It is read while the transaction lasts: so a reading behind the latest instant means that the clock
-        was set back, and not merely that some other process was quicker.
-        """
-        wall = time.time_ns() if self.clock is SYSTEM_CLOCK else _to_the_microsecond(self.clock.wall())
-        latest, ahead = connection.execute("SELECT latest, ahead FROM resilience_clock").fetchone()
-        behind: int = latest - (wall + ahead)
-        if behind > _STANDSTILL and writing:
-            connection.execute("UPDATE resilience_clock SET ahead = ahead + ?", (behind,))
-        return max(int(latest), wall + int(ahead))
 
-    def _ask(self, begin: str, work: Callable[[sqlite3.Connection], Result]) -> Result:
-        """Do `work` in a transaction; what fails in any way leaves nothing behind."""
-        try:
-            connection = self._borrow()
-            try:
-                if begin:
-                    connection.execute(begin)
-                result = work(connection)
-                if begin:
-                    connection.execute("COMMIT")
-            except BaseException:
-                with self._lock:
-                    self._lent.remove(connection)
-                connection.close()  # which rolls back; and nobody gets it in whatever state it is
-                raise
-        except sqlite3.Error as error:
-            raise StoreUnavailable(f"the limits in {self._path!r} are unavailable: {error}") from error
-        self._give_back(connection)
-        return result
+class _Book:
+    """The counts, for the length of one transaction."""
 
-    def _borrow(self) -> sqlite3.Connection:
-        with self._lock:
-            if self._idle:
-                connection = self._idle.pop()
-                self._lent.append(connection)
-                return connection
-        connection = sqlite3.connect(
-            self._path, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False
+    def __init__(self, connection: sqlite3.Connection, most: int, *, writing: bool) -> None:
+        self._connection = connection
+        self._most = most
+        self._writing = writing
+        self.now = 0
+        """The instant to decide at, never before the latest one."""
+        row = connection.execute("SELECT latest, held, crowded, salt FROM resilience_quota_book").fetchone()
+        if row is None:
+            row = connection.execute("SELECT 0, count(*), 0, randomblob(16) FROM resilience_quota").fetchone()
+        if list(map(type, row)) != [int, int, int, bytes]:
+            raise sqlite3.DataError(
+                f"resilience_quota_book holds {row!r}, which no limiter wrote: name another file"
+            )
+        self.latest: int
+        self.latest, self._held, self._crowded, self._salt = self._before = row
+
+    def find(self, charge: Charge) -> tuple[str | bytes, State | None]:
+        """Return the place where a charge counts, and the state there; see `resilience._core.table`."""
+        counter, key, _ = charge
+        state = self._state(counter, key)
+        if state is None:
+            if self._writing:
+                self._remove_lapsed()
+            if self._held >= self._most or self.now < self._crowded:
+                spare = self._spare_place(key)
+                there = self._state(counter, spare)
+                counts = there is not None and counter.rules.whole_at(there, self.now) > self.now
+                if counts or self._held >= self._most:
+                    return spare, there
+        return key, state
+
+    def put(self, counter: Counter, place: str | bytes, state: State | None) -> None:
+        """Keep what `place` has come to; None forgets it."""
+        where = (counter.scope, place)
+        if state is None:
+            self._held -= self._connection.execute(
+                "DELETE FROM resilience_quota WHERE scope = ? AND key = ?", where
+            ).rowcount
+            return
+        self.latest = self.now
+        lapses = counter.rules.whole_at(state, self.now)
+        kept = (state if isinstance(state, bytes) else str(state), lapses, *where)
+        if not self._connection.execute(
+            "UPDATE resilience_quota SET state = ?, lapses = ? WHERE scope = ? AND key = ?", kept
+        ).rowcount:
+            self._connection.execute(
+                "INSERT INTO resilience_quota (state, lapses, scope, key) VALUES (?, ?, ?, ?)", kept
+            )
+            self._held += 1
+        if place[:1] == SPARE:
+            self._crowded = max(self._crowded, lapses)
+
+    def size(self, counter: Counter) -> int:
+        """Return how many places count for `counter`."""
+        counted: int = self._connection.execute(
+            "SELECT count(*) FROM resilience_quota WHERE scope = ? AND lapses > ?", (counter.scope, self.now)
+        ).fetchone()[0]
+        return counted
+
+    def rows(self, counter: Counter, limit: int) -> list[tuple[str | bytes, State]]:
+        """Return at most `limit` keys that count for `counter`, with their states."""
+        found = self._connection.execute(
+            "SELECT key, state FROM resilience_quota WHERE scope = ? AND lapses > ? "
+            "AND NOT (typeof(key) = 'blob' AND substr(key, 1, 1) IS ?) LIMIT ?",
+            (counter.scope, self.now, SPARE, limit),
         )
-        try:
-            _lay_out(connection)
-        except BaseException:
-            connection.close()
-            raise
-        with self._lock:
-            self._lent.append(connection)
-        return connection
+        return [(key, _state(kept)) for key, kept in found]
 
-    def _give_back(self, connection: sqlite3.Connection) -> None:
-        with self._lock:
-            self._lent.remove(connection)
-            keep = len(self._idle) < _IDLE_CONNECTIONS
-            if keep:
-                self._idle.append(connection)
-        if not keep:
-            connection.close()
+    def close(self) -> None:
+        """Write down what has changed of the whole."""
+        row = (self.latest, self._held, self._crowded, self._salt)
+        if row != self._before:
+            self._connection.execute(
+                "INSERT INTO resilience_quota_book VALUES (1, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+                "latest = excluded.latest, held = excluded.held, crowded = excluded.crowded",
+                row,
+            )
 
+    def _state(self, counter: Counter, place: str | bytes) -> State | None:
+        row = self._connection.execute(
+            "SELECT state FROM resilience_quota WHERE scope = ? AND key = ?", (counter.scope, place)
+        ).fetchone()
+        return None if row is None else _state(row[0])
 
-def _lay_out(connection: sqlite3.Connection) -> None:
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
-    found = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'resilience_clock'")
-    if not found.fetchone()[0]:
-        connection.execute("BEGIN IMMEDIATE")
-        for statement in _SCHEMA:
-            connection.execute(statement)
-        connection.execute("COMMIT")
+    def _remove_lapsed(self) -> None:
+        self._held -= self._connection.execute(
+            "DELETE FROM resilience_quota WHERE rowid IN "
+            "(SELECT rowid FROM resilience_quota WHERE lapses <= ? LIMIT ?)",
+            (self.now, _LAPSED_A_NEW_KEY),
+        ).rowcount
 
+    def _spare_place(self, key: str | bytes) -> bytes:
+        from hashlib import blake2b  # noqa: PLC0415 - OpenSSL comes with it, and only a flood needs it
 
-def _to_the_microsecond(seconds: float) -> int:
-    """Return nanoseconds: today's date, as a float, is good for a quarter of a microsecond."""
-    return round(seconds * 1e6) * 1000
+        plain = key if isinstance(key, bytes) else key.encode()
+        drawn = int.from_bytes(blake2b(plain, digest_size=8, key=self._salt).digest(), "big")
+        return b"%b%d" % (SPARE, drawn % -(-self._most // _SPARE_PART))
 
 
-def _nothing(_connection: sqlite3.Connection) -> None:
-    pass
+@contextmanager
+def _failures_of(path: object) -> Generator[None]:
+    """Say of SQLite's errors what they mean for a limiter, and what to do.
+
+    Raises:
+        StoreUnavailable: The block raised an `sqlite3.Error`.
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", None)  # the module's own errors have none
+        help_ = "" if code is None else _HELP.get(code & 0xFF, "")  # the lowest byte: the rest is detail
+        raise StoreUnavailable(
+            f"the limits in {str(path)!r} are unavailable: {error}{help_ and '; '}{help_}"
+        ) from error
 
 
-def _close_all(connections: list[sqlite3.Connection]) -> None:
-    for connection in connections:
-        connection.close()
+def _state(kept: object) -> State:
+    if isinstance(kept, bytes):
+        return kept
+    try:
+        if isinstance(kept, str):
+            return int(kept)
+    except ValueError:  # text, but not ours: as below
+        pass
+    raise sqlite3.DataError(f"resilience_quota holds {kept!r}, which no limiter wrote: name another file")
 
 
-def _reopened(path: str, busy_timeout: float) -> SQLiteStore:
-    return SQLiteStore(path, busy_timeout=busy_timeout)
-
-
-def _state(kept: str | bytes) -> State:
-    return int(kept) if isinstance(kept, str) else kept
-
-
-def _load(connection: sqlite3.Connection, counter: Counter, key: str | bytes) -> State | None:
-    row = connection.execute(
-        "SELECT state FROM resilience_quota WHERE scope = ? AND key = ?", (counter.scope, key)
-    ).fetchone()
-    return None if row is None else _state(row[0])
-
-
-def _save(
-    connection: sqlite3.Connection, counter: Counter, key: str | bytes, state: State | None, now: int
-) -> None:
-    if state is None:
-        connection.execute("DELETE FROM resilience_quota WHERE scope = ? AND key = ?", (counter.scope, key))
-    else:
-        connection.execute(
-            "INSERT INTO resilience_quota VALUES (?, ?, ?, ?) ON CONFLICT (scope, key) "
-            "DO UPDATE SET state = excluded.state, lapses = excluded.lapses",
-            (
-                counter.scope,
-                key,
-                state if isinstance(state, bytes) else str(state),
-                counter.rules.whole_at(state, now),
-            ),
-        )
+def _reopened(path: str, busy_timeout: float, max_keys: int, clock: Clock | None) -> SQLiteStore:
+    return SQLiteStore(path, busy_timeout=busy_timeout, max_keys=max_keys, clock=clock or SYSTEM_CLOCK)
