@@ -16,12 +16,17 @@ class Role(enum.StrEnum):
     ADMIN = "admin"
 
 
+class Level(enum.IntEnum):
+    HIGH = 7
+
+
 def test_plain_keys_are_themselves():
     assert canonical(("ada@example.com",)) == "ada@example.com"
     assert canonical((42,)) == "42"
     assert canonical(()) == EVERYBODY
     assert type(canonical((Role.ADMIN,))) is str
     assert canonical((Role.ADMIN,)) == "admin"
+    assert canonical((Level.HIGH,)) == canonical((7,)) == "7"
 
 
 def test_parts_do_not_run_together():
@@ -92,3 +97,12 @@ def test_everybody_has_no_parts():
 )
 def test_fold(name):
     assert fold(name) == "ada@example.com"
+
+
+@given(st.text(st.one_of(st.sampled_from(". \t\u3000aA\u0345"), st.characters(codec=None, categories=None))))
+def test_folding_twice_changes_nothing(name):
+    assert fold(fold(name)) == fold(name)
+
+
+def test_folding_is_not_slowed_down_by_many_dots():
+    assert fold("." * 100_000 + "x" + " ." * 100_000) == "." * 100_000 + "x"

@@ -218,6 +218,9 @@ def test_one_who_counts_in_a_spare_place_gets_back_what_was_taken_there(path):
         here.refund([eve], [receipt])
         assert here.peek([eve])[0].remaining == 2
         assert rows(path) == 1
+        here.reset([each], "ada")
+        here.take([eve])  # in a place of its own, since there is room and nothing counts in the spare one
+        assert [entry.key for entry in here.holding([each], 9).entries] == ["eve"]
 
 
 def test_a_file_whose_book_was_lost_counts_its_rows_anew(path):

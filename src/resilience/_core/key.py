@@ -74,7 +74,11 @@ def fold(name: str) -> str:
     """
     from unicodedata import normalize  # noqa: PLC0415 - a megabyte that only names need
 
-    return normalize("NFKC", normalize("NFKC", name).casefold()).strip().rstrip(". ")
+    folded = normalize("NFKC", normalize("NFKC", name).casefold()).lstrip()
+    end = len(folded)
+    while end and (folded[end - 1] == "." or folded[end - 1].isspace()):
+        end -= 1
+    return folded[:end]
 
 
 def _text(part: Any) -> str:
@@ -90,7 +94,7 @@ def _text(part: Any) -> str:
 
         return normalize("NFC", str.__str__(part))
     if isinstance(part, int) and not isinstance(part, bool):
-        return int.__str__(part)
+        return int.__repr__(part)  # the digits, also of a subclass such as an Enum; its __str__ may be a name
     raise TypeError(f"the parts of a key are str or int, not {part!r}: pass str(…) of what identifies it")
 
 
