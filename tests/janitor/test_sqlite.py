@@ -143,6 +143,24 @@ def test_a_clock_set_back_shortens_nothing(store, clock):
     assert store.renew(token).expires_at == expires_at
 
 
+def test_a_renewal_that_a_later_one_has_passed_does_not_undo_it(store, clock, monkeypatch):
+    token, change, promised = store.create("ada"), store._change, []
+
+    def be_passed(*statement):
+        monkeypatch.setattr(store, "_change", change)
+        clock.advance(IDLE / 4)  # as long as the first waits for the write lock
+        promised.append(store.renew(token).expires_at)
+        return change(*statement)
+
+    monkeypatch.setattr(store, "_change", be_passed)
+    clock.advance(IDLE / 2)
+    session = store.renew(token)
+
+    assert promised == [clock.wall() + IDLE]
+    assert store.validate(token).expires_at == promised[0]
+    assert session.expires_at <= promised[0]
+
+
 def test_a_session_logged_out_between_the_reading_and_the_writing_is_not_revived(store, clock, monkeypatch):
     token = store.create("ada")
     clock.advance(IDLE / 2)

@@ -2,10 +2,11 @@
 
 The rules:
 
-- Every method is one statement, so it is one transaction. A statement that writes takes SQLite's write
-  lock before it looks at a row: what it finds expired cannot be renewed before it is deleted.
+- Every change is one transaction, which takes SQLite's write lock before it looks at a row: what it finds
+  expired cannot be renewed before it is deleted.
 - A renewal is an UPDATE that checks its row count. Only `create` inserts, so what was logged out stays so.
-- A renewal writes only if it moves the expiry by a tenth of the idle timeout, or to the very end.
+- A renewal writes only if it moves the expiry by a tenth of the idle timeout, or to the very end. It never
+  brings the expiry forward: it may have waited for the write lock while a later one passed it.
 - The store's clock is this machine's wall clock. It has to be right: set it forward, and sessions end.
 - A connection is used by one thread at a time, and never by a process that did not open it.
 
@@ -149,7 +150,8 @@ class SQLiteSessionStore:
         if gain < self._idle_timeout / 10 and not (gain > 0 and expires_at == session.ends_at):
             return session
         renewed = self._change(
-            "UPDATE resilience_sessions SET expires_at = ? WHERE session_id = ? AND expires_at > ?",
+            "UPDATE resilience_sessions SET expires_at = max(expires_at, ?)"
+            " WHERE session_id = ? AND expires_at > ?",
             expires_at,
             session.session_id,
             now,
