@@ -205,7 +205,10 @@ def test_fault_12_two_loops_in_two_threads_share_the_places(yielding_places):
     async def probe():
         await asyncio.sleep(0.05)
 
+    both_loops_run = threading.Barrier(2)
+
     async def many():
+        both_loops_run.wait()
         return await asyncio.gather(*(probe() for _ in range(8)), return_exceptions=True)
 
     outcomes = [outcome for run in together(2, lambda _: asyncio.run(many())) for outcome in run]

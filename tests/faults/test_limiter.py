@@ -235,14 +235,15 @@ async def test_fault_08_when_a_sibling_fails_places_in_line_are_given_up():
 @pytest.mark.parametrize("times", [1, 2])
 def test_fault_09_a_refund_that_is_cancelled_gives_back_exactly_once(times, tmp_path):
     with SQLiteStore(tmp_path / "limits.db", busy_timeout=30) as store:
-        limiter = AsyncRateLimiter("6/minute", name="x", store=store)
-        plain = RateLimiter("6/minute", name="x", store=store)
+        limiter = AsyncRateLimiter("6/hour gcra", name="x", store=store)
+        plain = RateLimiter("6/hour gcra", name="x", store=store)
 
         async def run(ticks):
+            charge = limiter.reserve("k")
+
             async def work():
-                async with limiter.reserve("k") as charge:
+                async with charge:
                     entered.set()
-                    await charge.refund()
                     await charge.refund()
 
             entered = asyncio.Event()
@@ -254,6 +255,7 @@ def test_fault_09_a_refund_that_is_cancelled_gives_back_exactly_once(times, tmp_
                 task.cancel()
                 await asyncio.sleep(0)
             await asyncio.gather(task, return_exceptions=True)
+            await charge.refund()
             await asyncio.get_running_loop().shutdown_default_executor()
 
         for ticks in range(1, 6):  # the refund has begun with the first of them

@@ -384,8 +384,13 @@ def test_fault_24_a_hundred_threads_get_one_budget_for_a_name(monkeypatch):
         time.sleep(0)
         make(self, *args)
 
+    def ask():
+        together.wait()
+        seen.append(budgets.get("storage"))
+
     monkeypatch.setattr(RetryBudget, "__init__", let_others_in)
-    threads = [threading.Thread(target=lambda: seen.append(budgets.get("storage"))) for _ in range(100)]
+    together = threading.Barrier(100)
+    threads = [threading.Thread(target=ask) for _ in range(100)]
     for thread in threads:
         thread.start()
     for thread in threads:
