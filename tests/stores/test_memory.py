@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import threading
 
 import pytest
@@ -171,3 +173,9 @@ def test_the_lock_is_new_after_a_fork():
     here.after_fork()
     assert here._lock is not before
     assert isinstance(here._lock, type(threading.RLock()))
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_it_is_not_copied(duplicate):
+    with pytest.raises(TypeError, match="share the one there is"):
+        duplicate(MemoryStore())

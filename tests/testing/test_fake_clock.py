@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
 import math
+import pickle
 import threading
 import time
 
@@ -360,3 +362,9 @@ def test_the_sleepers_of_a_closed_loop_harm_nobody():
     gc.collect()
 
     assert clock.sleepers == 0
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_it_is_not_copied(duplicate):
+    with pytest.raises(TypeError, match="share this one"):
+        duplicate(FakeClock())

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 import threading
 
 import pytest
@@ -218,3 +220,9 @@ def test_generators_are_refused(faults):
 
     with pytest.raises(TypeError, match="is a generator function: call strike"):
         faults.wrap(pages)
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_it_is_not_copied(faults, duplicate):
+    with pytest.raises(TypeError, match="share this one"):
+        duplicate(faults)

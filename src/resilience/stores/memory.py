@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from resilience._core.key import EVERYBODY
 from resilience._core.quota import Decision
@@ -70,6 +70,13 @@ class MemoryStore:
     def after_fork(self) -> None:
         """Replace the lock, which another thread of the parent may have held."""
         self._lock = threading.RLock()
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be copied or pickled."""
+        raise TypeError(
+            "a MemoryStore cannot be copied or pickled, as it would count apart from the original: "
+            "share the one there is, or use a shared store"
+        )
 
     def take(self, charges: Sequence[Charge]) -> list[Decision]:
         """Take all charges if all of them fit, or else none; return the decision about each by itself."""

@@ -8,7 +8,7 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from operator import itemgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from resilience.fork import survive_fork
 from resilience.testing.waiting import PATIENCE, call_in, wait_until, wait_until_async
@@ -62,6 +62,12 @@ class FakeClock:
     def after_fork(self) -> None:
         """Replace the lock, which another thread of the parent may have held."""
         self._lock = threading.RLock()
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be copied or pickled."""
+        raise TypeError(
+            "a FakeClock cannot be copied or pickled: a copy would go its own way; share this one"
+        )
 
     def now(self) -> float:
         """Return the monotonic seconds."""

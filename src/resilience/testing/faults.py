@@ -6,7 +6,7 @@ import asyncio
 import threading
 from contextlib import contextmanager
 from functools import update_wrapper
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, ParamSpec, Self, TypeVar, cast
 
 from resilience.callables import Kind, kind_of, name_of
 from resilience.clock import SYSTEM_CLOCK
@@ -56,6 +56,12 @@ class FaultInjector:
     def after_fork(self) -> None:
         """Replace the lock, which another thread of the parent may have held."""
         self._lock = threading.RLock()
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be copied or pickled."""
+        raise TypeError(
+            "a FaultInjector cannot be copied or pickled: a copy would count its own calls; share this one"
+        )
 
     def fail(
         self, error: BaseException | Callable[[], BaseException], on: int | Container[int] | None = None
