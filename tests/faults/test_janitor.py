@@ -18,9 +18,10 @@ import pytest
 
 from resilience.events import SweepFinished, subscribe
 from resilience.janitor import AsyncSessionJanitor, JanitorStats, MemoryWatch, SessionJanitor, SocketRegistry
-from resilience.janitor.memory import Reading, Usage
+from resilience.janitor.memory import Reading
 from resilience.janitor.sessions import Session, session_id_of
 from resilience.janitor.sqlite import AsyncSQLiteSessionStore, SQLiteSessionStore
+from resilience.janitor.usage import Usage
 from resilience.testing import FakeClock, cancel_at_every_tick, wait_until, wait_until_async
 from tests.children import forking, in_child
 from tests.janitor.doubles import AsyncStore, Socket, Store
@@ -104,6 +105,52 @@ async def test_fault_10_a_cancelled_batch_in_a_file_happens_as_a_whole(path):
         assert await store.count_expired(100) == 0
 
 
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_fault_09_a_stop_that_is_cancelled_again_and_again_still_stops_it(times):
+    janitors = []
+
+    async def live():
+        janitors.append(AsyncSessionJanitor(AsyncStore(expired=4), batch=2, pause=0, random=lambda: 0.0))
+        async with janitors[-1]:
+            await asyncio.sleep(0)
+
+    async def check():
+        assert not janitors[-1].is_running
+        assert await janitors[-1].stop(timeout=1.0)
+
+    assert cancel_at_every_tick(live, check, times=times) > 3
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_fault_09_a_shutdown_that_is_cancelled_still_closes_each_socket_once(times):
+    worlds = []
+
+    class Counted(Socket):
+        closes = 0
+
+        async def close(self, code, reason):
+            self.closes += 1
+            await asyncio.sleep(0)
+
+    async def shut_down():
+        registry, sockets = SocketRegistry(spread=0.0), [Counted() for _ in range(3)]
+        worlds.append((registry, sockets))
+        for number, socket in enumerate(sockets):
+            registry.register(socket, f"s{number}")
+        shutting = asyncio.ensure_future(registry.shut_down_async())
+        await asyncio.sleep(0)  # it has begun
+        for _ in range(times):
+            shutting.cancel()
+            await asyncio.sleep(0)
+        await wait_until_async(lambda: len(registry) == 0)
+        assert shutting.cancelled()
+
+    asyncio.run(shut_down())
+    (registry, sockets) = worlds.pop()
+    assert [socket.closes for socket in sockets] == [1, 1, 1]
+    assert (registry.closed, registry.failed) == (3, 0)
+
+
 # --- loops and threads -----------------------------------------------------------------------------
 
 
@@ -121,6 +168,62 @@ def test_fault_11_one_janitor_and_one_registry_serve_three_loops_in_turn():
 
     for turn in range(3):
         assert asyncio.run(serve(f"new{turn}")) == [1008] * 3
+
+
+def test_fault_12_sockets_of_two_loops_in_two_threads_are_closed_on_their_own():
+    registry = SocketRegistry()
+    registered = threading.Barrier(2)
+
+    class Placed(Socket):
+        async def close(self, code, reason):
+            self.code, self.closed_on = code, asyncio.get_running_loop()
+
+    async def serve(mine):
+        socket = Placed()
+        registry.register(socket, f"s{mine}")
+        registered.wait(10)
+        await registry.end_sessions_async([f"s{1 - mine}"])  # each the other's
+        await wait_until_async(lambda: socket.code)
+        return socket.code, socket.closed_on is asyncio.get_running_loop()
+
+    outcomes = []
+    threads = [
+        threading.Thread(target=lambda mine=mine: outcomes.append(asyncio.run(serve(mine), debug=True)))
+        for mine in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+
+    assert outcomes == [(1008, True)] * 2
+    assert len(registry) == 0
+
+
+def test_fault_13_a_loop_closed_with_a_janitor_and_sockets_leaves_them_free_to_go_on():
+    clock, registry, socket = FakeClock(auto=False), SocketRegistry(), Socket()
+    janitor = AsyncSessionJanitor(AsyncStore(expired=3), sockets=registry, clock=clock)
+
+    async def begin():
+        await janitor.start()
+        registry.register(socket, "s1")
+        await clock.wait_for_sleepers_async(1)
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(begin())
+    janitor._run._task._log_destroy_pending = False  # that asyncio itself complains is its right
+    loop.close()
+    assert not janitor.is_running
+    assert registry.end_sessions(["s1"]) == 0  # nobody is left to close it
+    assert len(registry) == 0
+
+    async def go_on():
+        async with janitor:
+            assert janitor.is_running
+            return await janitor.sweep()
+
+    assert asyncio.run(go_on()).sessions_cleaned == 3
+    gc.collect()
 
 
 async def test_fault_14_a_locked_file_does_not_hold_the_loop_up(path):
@@ -174,9 +277,13 @@ def test_fault_22_a_listener_may_call_the_janitor_it_listens_to():
 
 def test_fault_22_a_listener_that_blocks_holds_nobody_else_up():
     inside, release = threading.Event(), threading.Event()
-    janitor = SessionJanitor(
-        Store(alive=1), random=lambda: 0.0, on_sweep=lambda _: (inside.set(), release.wait(10))
-    )
+    let_go = []
+
+    def block(event):
+        inside.set()
+        let_go.append(release.wait(5))
+
+    janitor = SessionJanitor(Store(alive=1), random=lambda: 0.0, on_sweep=block)
     janitor.start()
     assert inside.wait(5)
 
@@ -184,6 +291,7 @@ def test_fault_22_a_listener_that_blocks_holds_nobody_else_up():
     assert janitor.cleanup_session("new0")
     release.set()
     assert janitor.stop()
+    assert let_go == [True]  # it was not the end of its patience
 
 
 async def test_fault_23_a_socket_may_be_lost_while_the_registry_is_locked():
@@ -307,7 +415,7 @@ def test_fault_31_what_holds_a_lock_refuses_to_be_copied(make, duplicate):
 @pytest.mark.parametrize(
     "record",
     [
-        JanitorStats(True, 1, 2, 3, 4.0, "125MB", 5, 6),
+        JanitorStats(True, 1, 2, 3, 4.0, "125MB", 5, 6, 7.0, True),
         Session("id", "ada", {"a": [1]}, 1.0, 2.0, 3.0),
         Reading(1, 2, 3.0, 4, 5, 6, (7, 8, 9), False),
         SweepFinished("web", 1, 2.0, True, False),
@@ -375,7 +483,7 @@ def test_fault_34_a_step_of_the_wall_clock_moves_no_sweep(step):
 
 def test_fault_36_a_machine_that_slept_for_an_hour_wakes_to_one_sweep_and_one_reading():
     clock, swept, readings = FakeClock(auto=False), [], []
-    watch = MemoryWatch(interval=10.0, reader=lambda: readings.append(1) or Usage(1, 2, 3), clock=clock)
+    watch = MemoryWatch(interval=10.0, reader=lambda: readings.append(1) or Usage(1, 2), clock=clock)
     janitor = SessionJanitor(
         Store(), interval=60.0, memory=watch, clock=clock, random=lambda: 0.5, on_sweep=swept.append
     )
@@ -386,6 +494,19 @@ def test_fault_36_a_machine_that_slept_for_an_hour_wakes_to_one_sweep_and_one_re
         wait_until(lambda: clock.sleepers == 1)
 
         assert (len(swept), len(readings)) == (1, 2)
+
+
+def test_fault_39_a_session_lasts_until_its_end_and_not_a_microsecond_longer(path):
+    clock = FakeClock()
+    with SQLiteSessionStore(path, idle_timeout=100.0, clock=clock) as store:
+        token = store.create("ada")
+        clock.advance(100.0 - 1e-6)
+        assert store.validate(token)
+        assert store.count_expired(10) == store.delete_expired(10) == 0
+        clock.advance(1e-6)
+        assert store.validate(token) is None
+        assert store.renew(token) is None
+        assert store.count_expired(10) == store.delete_expired(10) == 1
 
 
 # --- races in one file -----------------------------------------------------------------------------

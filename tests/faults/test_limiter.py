@@ -29,6 +29,7 @@ from resilience.limiter.together import acquire_all
 from resilience.stores.memory import MemoryStore
 from resilience.stores.sqlite import SQLiteStore
 from resilience.testing import FakeClock, cancel_at_every_tick
+from tests.children import forking, in_child
 
 THOROUGH = os.environ.get("RESILIENCE_TESTS") == "thorough"
 
@@ -522,12 +523,80 @@ def test_fault_28_a_child_forked_while_a_lock_is_held_goes_on():
         assert os.waitstatus_to_exitcode(status) == 7
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@forking
+def test_fault_28_what_a_child_counts_is_not_lost_when_its_parent_closes_the_file(tmp_path):
+    # See the test of the same name for sessions: without care, SQLite's log is deleted under the child.
+    store = SQLiteStore(tmp_path / "limits.db", busy_timeout=5)
+    limiter = RateLimiter("6/hour", name="x", store=store)
+    limiter.try_acquire("k")
+    from_child, to_parent = os.pipe()
+    from_parent, to_child = os.pipe()
+
+    def work():
+        limiter.try_acquire("k")
+        os.write(to_parent, b"1")
+        os.read(from_parent, 1)
+        limiter.try_acquire("k")
+
+    waiter = threading.Thread(
+        target=lambda: (os.read(from_child, 1), store.close(), os.write(to_child, b"1"))
+    )
+    waiter.start()
+    assert in_child(work) == 0
+    waiter.join()
+    for end in (from_child, to_parent, from_parent, to_child):
+        os.close(end)
+
+    with SQLiteStore(tmp_path / "limits.db") as store:
+        assert RateLimiter("6/hour", name="x", store=store).peek("k").remaining == 3
+
+
 def test_fault_30_a_limiter_that_counts_by_process_can_be_refused(tmp_path):
     for kind in (RateLimiter, AsyncRateLimiter):
         with pytest.raises(ValueError, match="must count all processes together, but a MemoryStore"):
             kind("6/minute", name="login", require_shared=True)
         with SQLiteStore(tmp_path / "limits.db") as store:
             assert kind("6/minute", name="login", store=store, require_shared=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@forking
+def test_fault_30_four_workers_in_memory_admit_four_times_the_limit(tmp_path):
+    """Which is why it is documented, and can be refused; through a file they admit it once."""
+
+    def admitted_by_four(limiter):
+        reading, writing = os.pipe()
+
+        def work():
+            admitted = sum(bool(limiter.try_acquire("k")) for _ in range(20))
+            os.write(writing, bytes([admitted]))
+
+        for _ in range(4):
+            assert in_child(work) == 0
+        os.close(writing)
+        with os.fdopen(reading, "rb") as reports:
+            return sum(reports.read())
+
+    assert admitted_by_four(RateLimiter("6/minute")) == 24
+    with SQLiteStore(tmp_path / "limits.db") as store:
+        assert admitted_by_four(RateLimiter("6/minute", name="login", store=store)) == 6
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_fault_31_a_store_in_memory_says_why_it_is_not_copied(duplicate):
+    with pytest.raises(TypeError, match="it would count apart from the original"):
+        duplicate(MemoryStore())
+
+
+def test_fault_31_a_store_in_a_file_and_its_copies_count_together(tmp_path):
+    with SQLiteStore(tmp_path / "limits.db") as store:
+        copies = [copy.copy(store), copy.deepcopy(store), pickle.loads(pickle.dumps(store))]
+        for one in (store, *copies):
+            assert RateLimiter("4/minute", name="x", store=one).try_acquire("k")
+        assert not RateLimiter("4/minute", name="x", store=store).try_acquire("k")
+        for one in copies:
+            one.close()
 
 
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])

@@ -24,10 +24,12 @@ from resilience._core.budget import Tokens
 from resilience.breaker import CircuitBreaker
 from resilience.deadline import deadline, remaining
 from resilience.errors import CircuitOpenError, DeadlineExceeded, ServiceError
+from resilience.http import is_request_id, request_id
 from resilience.retry import AsyncRetryManager, RetryManager, with_retry
 from resilience.retry.budget import MOST_NAMES, RetryBudget, _Registry
 from resilience.retry.stats import RetryStats
 from resilience.testing import FakeClock, cancel_at_every_tick, wait_until_async
+from tests.children import forking, in_child
 
 
 @pytest.fixture
@@ -489,6 +491,7 @@ def test_fault_27_calls_that_share_a_policy_have_their_own_attempts_and_delays(w
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@forking
 def test_fault_29_forked_workers_draw_different_delays():
     random.seed(7)  # as an application may do before it forks
     retries = RetryManager()
@@ -507,6 +510,18 @@ def test_fault_29_forked_workers_draw_different_delays():
         os.close(reading)
         os.close(writing)
     assert len(delays) == 4
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@forking
+def test_fault_29_forked_workers_make_different_ids():
+    random.seed(7)
+    reading, writing = os.pipe()
+    for _ in range(4):
+        assert in_child(lambda: os.write(writing, f"{request_id()}\n".encode())) == 0
+    os.close(writing)
+    with os.fdopen(reading) as made:
+        assert len({line for line in made if is_request_id(line.strip())}) == 4
 
 
 def test_fault_31_copies_are_the_same_policy_and_pickles_are_refused():
