@@ -13,7 +13,7 @@ import pytest
 from resilience.events import MemoryAlert, SweepFailed
 from resilience.janitor import AsyncSessionJanitor, MemoryWatch, SessionJanitor, SocketRegistry
 from resilience.janitor.base import JanitorStats
-from resilience.janitor.memory import Usage
+from resilience.janitor.usage import Usage
 from resilience.testing import FakeClock, wait_until_async
 from tests.janitor.doubles import AsyncStore, Store
 
@@ -31,7 +31,7 @@ def make(request):
 
 
 def reading(resident, limit=100 * MB):
-    return MemoryWatch(reader=lambda: Usage(resident, limit, open_files=3))
+    return MemoryWatch(reader=lambda: Usage(resident, limit))
 
 
 # --- arguments -------------------------------------------------------------------------------------
@@ -92,6 +92,8 @@ def test_a_new_janitor_has_done_nothing(make):
         memory="125MB",
         sweeps=0,
         failed_sweeps=0,
+        last_sweep_elapsed=None,
+        memory_high=False,
     )
 
 
@@ -124,12 +126,13 @@ async def finish(outcome):
 
 async def test_a_sweep_is_counted(make):
     clock = FakeClock()
-    janitor = make(clock=clock)
+    janitor = make(batch=1, pause=0.25, clock=clock)
     janitor._store.sessions["old"] = ("ada", True)
     await finish(janitor.sweep())
     stats = janitor.stats()
 
-    assert (stats.sessions_cleaned, stats.sweeps, stats.last_sweep_at) == (1, 1, clock.wall())
+    assert (stats.sessions_cleaned, stats.sweeps) == (1, 1)
+    assert (stats.last_sweep_at, stats.last_sweep_elapsed) == (clock.wall(), 0.25)
 
 
 async def test_a_failing_sweep_is_counted_and_told(make):
@@ -182,6 +185,17 @@ def test_an_alert_is_told_and_counted(make):
     assert janitor.stats().memory_alerts == 1
 
 
+def test_the_statistics_tell_whether_memory_is_high_now(make):
+    sizes = iter([85 * MB] * 2 + [70 * MB] * 3)
+    janitor = make(memory=MemoryWatch(reader=lambda: Usage(next(sizes), 100 * MB)))
+    janitor._read_memory(janitor._first_schedule())
+    assert janitor.stats().memory_high is True
+    janitor._read_memory(janitor._first_schedule())
+
+    assert janitor.stats().memory_high is False
+    assert janitor.stats().memory_alerts == 1
+
+
 def test_where_all_is_well_nothing_is_told(make):
     alerts = []
     janitor = make(memory=reading(10 * MB), on_memory_alert=alerts.append)
@@ -192,7 +206,7 @@ def test_where_all_is_well_nothing_is_told(make):
 
 def test_the_next_reading_comes_an_interval_after_the_last(make):
     clock = FakeClock()
-    janitor = make(memory=MemoryWatch(interval=30.0, reader=lambda: Usage(1, 2, 3)), clock=clock)
+    janitor = make(memory=MemoryWatch(interval=30.0, reader=lambda: Usage(1, 2)), clock=clock)
     schedule = janitor._first_schedule()
     assert schedule.read_at == clock.now()
 

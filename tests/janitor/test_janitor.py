@@ -285,7 +285,7 @@ async def test_it_sweeps_in_a_task_an_interval_after_the_end_of_the_last(clock):
 def test_memory_is_read_in_between(clock):
     readings = []
     watch = resilience.janitor.MemoryWatch(
-        interval=60.0, reader=lambda: readings.append(clock.now()) or resilience.janitor.memory.Usage(1, 2, 3)
+        interval=60.0, reader=lambda: readings.append(clock.now()) or resilience.janitor.usage.Usage(1, 2)
     )
     with SessionJanitor(Store(), interval=1000.0, memory=watch, clock=clock, random=lambda: 0.99):
         wait_until(lambda: len(readings) == 1)
@@ -298,7 +298,7 @@ def test_memory_is_read_in_between(clock):
 async def test_memory_is_read_in_between_in_a_task():
     clock, readings = FakeClock(), []
     watch = resilience.janitor.MemoryWatch(
-        interval=60.0, reader=lambda: readings.append(clock.now()) or resilience.janitor.memory.Usage(1, 2, 3)
+        interval=60.0, reader=lambda: readings.append(clock.now()) or resilience.janitor.usage.Usage(1, 2)
     )
     janitor = AsyncSessionJanitor(
         AsyncStore(),

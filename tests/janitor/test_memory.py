@@ -9,7 +9,8 @@ import tracemalloc
 
 import pytest
 
-from resilience.janitor.memory import MemoryWatch, Usage, for_people
+from resilience.janitor.memory import MemoryWatch, for_people
+from resilience.janitor.usage import Usage
 from resilience.testing import FakeClock
 
 MB = 1_000_000
@@ -23,7 +24,7 @@ class Reader:
         self.limit = limit
 
     def __call__(self):
-        return Usage(self.sizes.pop(0), self.limit, open_files=7)
+        return Usage(self.sizes.pop(0), self.limit)
 
 
 # --- alerts ----------------------------------------------------------------------------------------
@@ -31,9 +32,11 @@ class Reader:
 
 def test_an_alert_is_raised_once_until_it_is_cleared():
     watch = MemoryWatch(reader=Reader(*[share * MB for share in (80, 81, 90, 76, 85, 74, 81, 82)]))
-    alerts = [watch.check().alert for _ in range(8)]
+    told = [(watch.check().alert, watch.high) for _ in range(8)]
+    alerts, high = zip(*told, strict=True)
 
-    assert alerts == [False, True, False, False, False, False, True, False]
+    assert alerts == (False, True, False, False, False, False, True, False)
+    assert high == (False, True, True, True, True, False, True, True)
     assert watch.alerts == 2
 
 
@@ -43,6 +46,25 @@ def test_the_thresholds_can_be_chosen():
     )
 
     assert [watch.check().alert for _ in range(5)] == [True, False, False, False, True]
+
+
+def test_an_alert_that_comes_sooner_is_over_sooner():
+    watch = MemoryWatch(reader=Reader(*[n * MB for n in (41, 37, 41)]), alert_above=0.4)
+
+    assert [watch.check().alert for _ in range(3)] == [True, False, True]
+
+
+def test_a_child_begins_anew():
+    clock = FakeClock()
+    watch = MemoryWatch(reader=Reader(90 * MB, 96 * MB), clock=clock)
+    watch.check()
+    clock.advance(10.0)
+    assert watch.high
+    watch.after_fork()
+    assert not watch.high
+    reading = watch.check()
+
+    assert (reading.alert, reading.slope) == (True, 0.0)
 
 
 def test_a_limit_of_ones_own_counts_instead_of_the_containers():

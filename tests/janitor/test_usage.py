@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from resilience.janitor.usage import SystemUsage
+from resilience.janitor.usage import SystemUsage, open_files
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 MACHINE = os.sysconf("SC_PHYS_PAGES") * PAGE
@@ -66,20 +66,6 @@ def test_the_limit_is_the_containers_or_the_machines(tmp_path, files, limit):
     assert tree(tmp_path, files)().limit == limit
 
 
-def test_open_files_are_counted_without_the_one_that_counts(tmp_path):
-    assert (
-        tree(tmp_path, {"proc/self/fd/0": "", "proc/self/fd/1": "", "proc/self/fd/2": ""})().open_files == 2
-    )
-    assert tree(tmp_path / "mac", {"dev/fd/0": "", "dev/fd/1": ""})().open_files == 1
-
-
-def test_a_file_more_is_a_file_more():
-    usage = SystemUsage()
-    before = usage().open_files
-    with Path(os.devnull).open():
-        assert usage().open_files == before + 1
-
-
 def test_with_no_descriptor_left_nothing_is_told(monkeypatch):
     def fail(*args):
         raise OSError(24, "Too many open files")
@@ -87,7 +73,22 @@ def test_with_no_descriptor_left_nothing_is_told(monkeypatch):
     monkeypatch.setattr(Path, "read_text", fail)
     monkeypatch.setattr(os, "listdir", fail)
 
-    assert SystemUsage()() == (None, MACHINE, None)
+    assert SystemUsage()() == (None, MACHINE)
+    assert open_files() is None
+
+
+def test_open_files_are_counted_without_the_one_that_counts(tmp_path):
+    tree(tmp_path, {"proc/self/fd/0": "", "proc/self/fd/1": "", "proc/self/fd/2": ""})
+    tree(tmp_path / "mac", {"dev/fd/0": "", "dev/fd/1": ""})
+
+    assert open_files(str(tmp_path)) == 2
+    assert open_files(str(tmp_path / "mac")) == 1
+
+
+def test_a_file_more_is_a_file_more():
+    before = open_files()
+    with Path(os.devnull).open():
+        assert open_files() == before + 1
 
 
 # --- other systems ---------------------------------------------------------------------------------
@@ -107,4 +108,4 @@ def test_on_windows_nothing_is_told(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "resource", None)
     monkeypatch.delattr(os, "sysconf")
 
-    assert SystemUsage(str(tmp_path))() == (None, None, None)
+    assert SystemUsage(str(tmp_path))() == (None, None)

@@ -7,9 +7,10 @@ from typing import Any, assert_type
 
 from resilience.events import MemoryAlert, SweepFinished
 from resilience.janitor import AsyncSessionJanitor, JanitorStats, MemoryWatch, SessionJanitor, SocketRegistry
-from resilience.janitor.memory import Growth, Reading
+from resilience.janitor.memory import Reading
 from resilience.janitor.sessions import AsyncSessionStore, Session, SessionStore
 from resilience.janitor.sqlite import AsyncSQLiteSessionStore, SQLiteSessionStore
+from resilience.janitor.traces import Growth
 
 store = SQLiteSessionStore("sessions.db", idle_timeout=1800.0)
 async_store = AsyncSQLiteSessionStore("sessions.db")

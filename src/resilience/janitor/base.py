@@ -36,6 +36,7 @@ class JanitorStats(NamedTuple):
     connections_closed: int
     """Sockets that its registry has closed, for whatever reason."""
     memory_alerts: int
+    """How often memory has become high; `memory_high` tells whether it is."""
     last_sweep_at: float | None
     """When the last sweep that did not fail ended, in Unix seconds; None before the first."""
     memory: str
@@ -43,6 +44,10 @@ class JanitorStats(NamedTuple):
     sweeps: int
     """Sweeps that did not fail, dry ones included."""
     failed_sweeps: int
+    last_sweep_elapsed: float | None
+    """How long the sweep took that ended at `last_sweep_at`, in seconds."""
+    memory_high: bool
+    """Whether memory was high at the last reading: a janitor that is running reads it by itself."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the figures by name, as JSON can hold them."""
@@ -99,6 +104,7 @@ class Janitor(Generic[S, R]):
         self._sweeps = 0
         self._failed_sweeps = 0
         self._last_sweep_at: float | None = None
+        self._last_sweep_elapsed: float | None = None
         survive_fork(self)
 
     def after_fork(self) -> None:
@@ -113,7 +119,11 @@ class Janitor(Generic[S, R]):
         return run is not None and run.is_alive()
 
     def stats(self) -> JanitorStats:
-        """Return what this janitor has done, and the memory in use now."""
+        """Return what this janitor has done, and the memory in use now.
+
+        Raises:
+            Exception: What a memory reader of one's own raised; the system's raises nothing.
+        """
         is_running = self.is_running
         connections_closed = self._sockets.closed if self._sockets is not None else 0
         memory = for_people(self._memory.resident())
@@ -127,6 +137,8 @@ class Janitor(Generic[S, R]):
                 memory=memory,
                 sweeps=self._sweeps,
                 failed_sweeps=self._failed_sweeps,
+                last_sweep_elapsed=self._last_sweep_elapsed,
+                memory_high=self._memory.high,
             )
 
     def __reduce__(self) -> NoReturn:
@@ -172,10 +184,12 @@ class Janitor(Generic[S, R]):
             self._sessions_cleaned += sessions
 
     def _finished(self, tally: Tally, started: float) -> SweepFinished:
+        ended_at = self._clock.wall()
+        elapsed = self._clock.now() - started
         with self._lock:
             self._sweeps += 1
-            self._last_sweep_at = self._clock.wall()
-        elapsed = self._clock.now() - started
+            self._last_sweep_at = ended_at
+            self._last_sweep_elapsed = elapsed
         event = SweepFinished(self._name, tally.cleaned, elapsed, tally.complete, self._dry_run)
         publish(event, self._on_sweep)
         return event

@@ -10,12 +10,19 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from resilience.janitor.memory import Usage
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+class Usage(NamedTuple):
+    """How much memory this process uses, and of how much."""
+
+    resident: int | None
+    """Bytes of memory in use; None where the system does not say."""
+    limit: int | None
+    """Bytes that may be used; None where the system does not say."""
 
 
 class SystemUsage:
@@ -32,13 +39,12 @@ class SystemUsage:
 
     def __init__(self, root: str = "/") -> None:
         self._proc = Path(root, "proc/self")
-        self._dev = Path(root, "dev/fd")
         self._groups = Path(root, "sys/fs/cgroup")
 
     def __call__(self) -> Usage:
         """Return what is used now."""
         limits = [*_machine_memory(), *self._container_limits()]
-        return Usage(self._resident(), min(limits, default=None), self._open_files())
+        return Usage(self._resident(), min(limits, default=None))
 
     def _resident(self) -> int | None:
         try:
@@ -65,13 +71,15 @@ class SystemUsage:
                     if limit != "max":
                         yield int(limit)
 
-    def _open_files(self) -> int | None:
-        for folder in (self._proc / "fd", self._dev):
-            try:
-                return len(os.listdir(folder)) - 1  # noqa: PTH208 - no Path for each; and without the one that lists
-            except OSError:
-                continue
-        return None
+
+def open_files(root: str = "/") -> int | None:
+    """Return how many file descriptors are open, sockets included; None where the system does not say."""
+    for folder in (Path(root, "proc/self/fd"), Path(root, "dev/fd")):
+        try:
+            return len(os.listdir(folder)) - 1  # noqa: PTH208 - no Path for each; and without the one that lists
+        except OSError:
+            continue
+    return None
 
 
 def _lines(file: Path) -> list[str]:
