@@ -8,41 +8,14 @@ import pytest
 
 from resilience._core.quota import Decision
 from resilience.clock import SYSTEM_CLOCK
-from resilience.deadline import Instant, deadline
+from resilience.deadline import deadline
 from resilience.errors import DeadlineExceeded, RateLimitedError
 from resilience.limiter import AsyncRateLimiter, RateLimiter
-from resilience.limiter.base import AsyncWaiter, Limiter, Patience, Waiter, chosen_store
+from resilience.limiter.base import Limiter, chosen_store
+from resilience.limiter.waiting import AsyncWaiter, Waiter
 from resilience.stores import Entry, Holding
 from resilience.stores.memory import MemoryStore
 from resilience.testing import EventRecorder, FakeClock
-
-
-def test_patience_is_the_shorter_of_timeout_and_deadline():
-    clock = FakeClock(start=0.0)
-    assert Patience(5.0, clock, None).left() == 5.0
-    assert Patience(5.0, clock, Instant(3.0, clock)).left() == 3.0
-    assert Patience(math.inf, clock, Instant(3.0, clock)).left() == 3.0
-
-
-def test_a_thread_is_woken_and_waits_again():
-    waiter = Waiter()
-    assert not waiter.is_gone
-    assert waiter.wake()
-    waiter.wait(SYSTEM_CLOCK, 10.0)
-    clock = FakeClock()
-    waiter.wait(clock, 10.0)
-    assert clock.now() == 1010.0
-
-
-async def test_a_task_is_woken_and_waits_again():
-    waiter = AsyncWaiter()
-    assert not waiter.is_gone
-    assert waiter.wake()
-    await asyncio.sleep(0)
-    await waiter.wait_async(SYSTEM_CLOCK, 10.0)
-    clock = FakeClock()
-    await waiter.wait_async(clock, 10.0)
-    assert clock.now() == 1010.0
 
 
 def gone():
@@ -52,12 +25,6 @@ def gone():
         return AsyncWaiter()
 
     return asyncio.run(make())
-
-
-def test_a_waiter_whose_loop_has_ended_cannot_be_woken():
-    waiter = gone()
-    assert waiter.is_gone
-    assert not waiter.wake()
 
 
 def test_those_whose_loop_has_ended_are_sent_away():
@@ -80,6 +47,18 @@ def test_who_leaves_wakes_the_next_who_is_still_there():
     assert limiter.first("k") is alive
     assert alive._event.is_set()
     assert not first._event.is_set()
+
+
+def test_whoever_is_first_can_be_stirred():
+    limiter = RateLimiter("1/minute")
+    limiter.stir("k")
+    first, second = Waiter(), Waiter()
+    for waiter in (gone(), first, second):
+        limiter._join("k", 1, waiter)
+    first._event.clear()
+    limiter.stir("k")
+    assert first._event.is_set()
+    assert not second._event.is_set()
 
 
 def test_nobody_waits_in_a_forked_child():
@@ -142,6 +121,16 @@ def test_charges():
         one.charges("k", 0)
 
 
+def test_decorating():
+    one = limiter()
+    one._check_decoration(None, 1)
+    one._check_decoration(len, 2)
+    with pytest.raises(TypeError, match="key must be a function of the call's arguments"):
+        one._check_decoration("user", 1)
+    with pytest.raises(ValueError, match="cost must be at least 1"):
+        one._check_decoration(None, 0)
+
+
 def test_telling():
     told = EventRecorder()
     one = limiter(on_refused=told)
@@ -170,9 +159,9 @@ def test_behind_others_no_more_than_the_limit_is_asked_for():
 def test_the_refusal_for_one_behind_others():
     one = limiter("4/minute")
     refused = Decision.of(False, one.quotas[0], remaining=1, retry_after=7.0)
-    assert one.refusal_behind([refused]) is refused
+    assert one.refusal_behind(refused) is refused
     fits = Decision.of(True, one.quotas[0], "login", remaining=1, reset_after=9.0)
-    behind = one.refusal_behind([fits])
+    behind = one.refusal_behind(fits)
     assert (behind.allowed, behind.remaining, behind.reset_after, behind.retry_after) == (False, 0, 9.0, 15.0)
 
 
@@ -198,8 +187,12 @@ def test_pauses():
 def test_patience():
     one = limiter()
     assert one._patience(None).left() == math.inf
-    with pytest.raises(ValueError, match="timeout must be at least 0"):
-        one._patience(-1)
+    for timeout in (-1, math.nan, math.inf):
+        with pytest.raises(ValueError, match="timeout must be a finite number of at least 0"):
+            one._patience(timeout)
+    for timeout in ("5", True):
+        with pytest.raises(TypeError, match="timeout must be a number"):
+            one._patience(timeout)
     with deadline(5, clock=one._clock):
         assert one._patience(None).left() == 5
         one._clock.advance(5)

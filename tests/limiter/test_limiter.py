@@ -245,7 +245,7 @@ def test_acquire_keeps_to_the_deadline(make, clock):
 @both
 @pytest.mark.parametrize("timeout", [-1, float("nan")])
 def test_acquire_refuses_a_timeout_that_is_none(make, timeout):
-    with pytest.raises(ValueError, match="timeout must be at least 0"):
+    with pytest.raises(ValueError, match="timeout must be a finite number of at least 0"):
         make("1/minute").acquire("k", timeout=timeout)
 
 
@@ -332,42 +332,13 @@ def test_on_sqlite(tmp_path, clock):
 # --- reserve -------------------------------------------------------------------------------------
 
 
-def test_reserve_and_refund(clock):
-    login = RateLimiter("2/minute", clock=clock)
-    with login.reserve("ada") as charge:
-        assert charge.decision.remaining == 1
-        charge.refund()
-        charge.refund()
-    assert login.peek("ada").remaining == 2
-    with login.reserve("ada", cost=2):
-        pass
-    assert login.peek("ada").remaining == 0
-    with pytest.raises(RateLimitedError), login.reserve("ada"):
+def test_reserve_refuses_as_require_does(clock):
+    told = EventRecorder()
+    login = RateLimiter("1/minute", name="login", clock=clock, on_refused=told)
+    login.try_acquire("ada")
+    with pytest.raises(RateLimitedError, match="'login'"), login.reserve("ada"):
         pytest.fail("it was refused")
-    clock.advance(60)
-    with pytest.raises(KeyError), login.reserve("ada"):
-        raise KeyError
-    assert login.peek("ada").remaining == 1
-
-
-async def test_reserve_and_refund_async(clock):
-    login = AsyncRateLimiter("2/minute", clock=clock)
-    async with login.reserve("ada") as charge:
-        assert charge.decision.remaining == 1
-        await charge.refund()
-        await charge.refund()
-    assert (await login.peek("ada")).remaining == 2
-    async with login.reserve("ada", cost=2):
-        pass
-    with pytest.raises(RateLimitedError):
-        async with login.reserve("ada"):
-            pytest.fail("it was refused")
-
-
-def test_a_refund_of_what_was_never_taken_does_nothing():
-    login = RateLimiter("2/minute")
-    login.reserve("ada").refund()
-    assert login.peek("ada").remaining == 2
+    assert len(told) == 1
 
 
 # --- decorators ----------------------------------------------------------------------------------
@@ -422,6 +393,14 @@ async def test_limit_decorates_coroutine_functions(clock):
         return 1
 
     assert await anything() == 1
+
+
+@pytest.mark.parametrize("kind", [RateLimiter, AsyncRateLimiter])
+def test_limit_refuses_at_decoration_what_no_call_could_use(kind):
+    with pytest.raises(TypeError, match="key must be a function"):
+        kind("1/s").limit(key="user")
+    with pytest.raises(ValueError, match="cost must be at least 1"):
+        kind("1/s").limit(cost=0)
 
 
 def test_limit_refuses_what_it_cannot_guard():
@@ -552,6 +531,59 @@ def test_one_who_comes_behind_others_just_as_they_are_served(still):
     assert (refused.allowed, refused.remaining, refused.retry_after) == (False, 0, 60)
     still.advance(0)
     thread.join(5)
+
+
+def test_nobody_gets_past_a_thread_that_waits(still):
+    limiter = RateLimiter("2/minute", clock=still)
+    with limiter.reserve("k", cost=2) as charge:
+        thread = threading.Thread(target=limiter.acquire, args=("k",))
+        thread.start()
+        wait_in_line(limiter, 1)
+        still.wait_for_sleepers(1)
+        still.step(60)  # the units are there, but the one who waits for them has not woken yet
+        assert not limiter.try_acquire("k")
+        assert not limiter.peek("k")
+        with pytest.raises(RateLimitedError):
+            limiter.reserve("k").__enter__()
+        charge.refund()  # which wakes it
+    thread.join(5)
+    assert limiter.peek("k").remaining == 1
+
+
+async def test_nobody_gets_past_a_task_that_waits(still):
+    limiter = AsyncRateLimiter("2/minute", clock=still)
+    async with limiter.reserve("k", cost=2) as charge:
+        waiting = asyncio.create_task(limiter.acquire("k"))
+        await still.wait_for_sleepers_async(1)
+        still.step(60)
+        assert not await limiter.try_acquire("k")
+        assert not await limiter.peek("k")
+        with pytest.raises(RateLimitedError):
+            await limiter.reserve("k").__aenter__()
+        await charge.refund()
+    assert await asyncio.wait_for(waiting, 5)
+    assert (await limiter.peek("k")).remaining == 1
+
+
+def test_a_thread_that_waits_is_served_when_the_key_is_forgotten(still):
+    limiter = RateLimiter("1/hour", clock=still)
+    limiter.acquire("k")
+    thread = threading.Thread(target=limiter.acquire, args=("k",))
+    thread.start()
+    still.wait_for_sleepers(1)
+    limiter.reset("k")
+    thread.join(5)
+    assert not thread.is_alive()
+    assert limiter.peek("k").remaining == 0
+
+
+async def test_a_task_that_waits_is_served_when_the_key_is_forgotten(still):
+    limiter = AsyncRateLimiter("1/hour", clock=still)
+    await limiter.acquire("k")
+    waiting = asyncio.create_task(limiter.acquire("k"))
+    await still.wait_for_sleepers_async(1)
+    await limiter.reset("k")
+    assert await asyncio.wait_for(waiting, 5)
 
 
 def test_a_crowd_of_threads_gets_what_there_is(clock):

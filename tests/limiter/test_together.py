@@ -159,3 +159,56 @@ async def test_one_who_waits_comes_first_async():
     assert (await acquire_all_async(login.pairs())).limiter == "per_email"
     clock.advance(3600)
     assert await waiting
+
+
+def test_one_who_waits_comes_first_for_those_who_reserve_too():
+    clock = FakeClock(auto=False)
+    login = Login(RateLimiter, MemoryStore(clock=clock), EventRecorder())
+    with reserve_all(login.pairs(), cost=6) as charge:
+        thread = threading.Thread(target=login.pair.acquire, args=("ada", "::1"))
+        thread.start()
+        clock.wait_for_sleepers(1)
+        clock.step(900)
+        with pytest.raises(RateLimitedError, match="'login'"):
+            reserve_all(login.pairs()).__enter__()
+        charge.refund()  # which wakes it
+    thread.join(5)
+    assert not thread.is_alive()
+    assert login.pair.peek("ada", "::1").remaining == 5
+    assert login.email.peek("ada").remaining == 10
+
+
+async def test_one_who_waits_comes_first_for_those_who_reserve_too_async():
+    clock = FakeClock(auto=False)
+    login = Login(AsyncRateLimiter, MemoryStore(clock=clock), EventRecorder())
+    async with reserve_all_async(login.pairs(), cost=6) as charge:
+        waiting = asyncio.create_task(login.pair.acquire("ada", "::1"))
+        await clock.wait_for_sleepers_async(1)
+        clock.step(900)
+        with pytest.raises(RateLimitedError, match="'login'"):
+            await reserve_all_async(login.pairs()).__aenter__()
+        await charge.refund()
+    assert await asyncio.wait_for(waiting, 5)
+
+
+def test_behind_others_the_one_that_refuses_longest_is_named_too():
+    clock = FakeClock(auto=False)
+    told = EventRecorder()
+    login = Login(RateLimiter, MemoryStore(clock=clock), told)
+    login.pair.acquire("ada", "::1", cost=6)
+    login.email.acquire("ada", cost=10)
+    thread = threading.Thread(target=login.pair.acquire, args=("ada", "::1"))
+    thread.start()
+    clock.wait_for_sleepers(1)
+    refused = acquire_all(login.pairs())
+    assert (refused.limiter, refused.retry_after) == ("per_email", 3600)
+    assert [event.limiter for event in told] == ["login", "per_email"]
+    clock.advance(900)
+    thread.join(5)
+
+
+def test_a_limiter_that_refuses_by_two_quotas_tells_so_once(store, told):
+    api = RateLimiter("1/second", "1/hour", name="api", store=store, on_refused=told)
+    assert acquire_all([(api, ("ada",))])
+    assert not acquire_all([(api, ("ada",))])
+    assert [(event.limiter, event.retry_after) for event in told] == [("api", 3600)]

@@ -9,20 +9,19 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from resilience import events
 from resilience._core.counting import Charge
-from resilience._core.key import parts_of
+from resilience._core.key import EVERYBODY, parts_of
 from resilience._core.line import Lines
-from resilience._core.quota import Decision, Quota, counter_of, merged
+from resilience._core.quota import Decision, Quota, counter_of
+from resilience.checks import number
 from resilience.deadline import CURRENT
 from resilience.errors import RateLimitedError
 from resilience.fork import survive_fork
+from resilience.limiter.waiting import Patience
 from resilience.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Sequence
-
     from resilience.clock import Clock
-    from resilience.deadline import Instant
+    from resilience.limiter.waiting import Waiter
     from resilience.stores import AsyncStore, Holding, Store
 
 AnyStore = TypeVar("AnyStore", bound="Store | AsyncStore")
@@ -141,6 +140,12 @@ class Limiter:
             raise ValueError(f"cost must be at least 1, not {cost!r}")
         return [Charge(counter, key, cost) for counter in self._counters]
 
+    def _check_decoration(self, key: object, cost: int) -> None:
+        """Refuse what a decorator could not be called with, at decoration and not at the first call."""
+        if key is not None and not callable(key):
+            raise TypeError(f"key must be a function of the call's arguments, or None, not {key!r}")
+        self.charges(EVERYBODY, cost)
+
     def tell(self, key: str | bytes, decision: Decision) -> Decision:
         """Tell the listeners of a refusal; return the decision."""
         if not decision and events.is_heard(self._hooks):
@@ -182,6 +187,12 @@ class Limiter:
                 return first
             self._leave(key, first)
 
+    def stir(self, key: str | bytes) -> None:
+        """Let whoever is first in line look again, since units may have come back before their time."""
+        first = self.first(key)
+        if first is not None:
+            first.wake()
+
     def behind(self, charge: Charge, waiter: Waiter | None = None) -> Charge:
         """Return what to peek at for one who comes after all who wait, or after those before `waiter`.
 
@@ -193,23 +204,21 @@ class Limiter:
         return charge._replace(cost=min(units + charge.cost, most))
 
     @staticmethod
-    def refusal_behind(decisions: Sequence[Decision]) -> Decision:
+    def refusal_behind(decision: Decision) -> Decision:
         """Return the refusal for one who has others before them, from a peek at all that they want.
 
         Where that would fit, they are just about to take it: then the time in which a unit is earned on
         average is as good a guess as any.
         """
-        decision = merged(decisions)
         if not decision:
             return decision
-        earned_in = decision.quota.per / decision.limit
         return Decision.of(
             False,
             decision.quota,
             decision.limiter,
             remaining=0,
             reset_after=decision.reset_after,
-            retry_after=earned_in,
+            retry_after=decision.quota.per / decision.limit,
         )
 
     def _patience(self, timeout: float | None) -> Patience:
@@ -218,14 +227,11 @@ class Limiter:
         Raises:
             DeadlineExceeded: The deadline of this context has passed.
         """
-        if timeout is not None and not timeout >= 0:
-            raise ValueError(
-                f"timeout must be at least 0 seconds, or None to wait without end, not {timeout!r}"
-            )
+        seconds = inf if timeout is None else number("timeout", timeout, least=0)
         deadline = CURRENT.get()
         if deadline is not None:
             deadline.require(f"waiting for rate limiter {self._name!r}")
-        return Patience(inf if timeout is None else self._clock.now() + timeout, self._clock, deadline)
+        return Patience(self._clock.now() + seconds, self._clock, deadline)
 
     def _pause(self, key: str | bytes, decision: Decision, patience: Patience, least: float) -> float:
         """Return the seconds to wait after a refusal, `least` or more.
@@ -263,65 +269,3 @@ def _hashed(key: str | bytes) -> tuple[str, ...]:
 
     plain = key if isinstance(key, bytes) else key.encode()
     return (blake2b(plain, digest_size=8, key=_HASH_KEY).hexdigest(),)
-
-
-class Patience(NamedTuple):
-    """Until when a call may wait: its own timeout, and the deadline of its context."""
-
-    until: float
-    """Monotonic seconds of `clock`."""
-    clock: Clock
-    deadline: Instant | None
-
-    def left(self) -> float:
-        """Return the seconds left."""
-        left = self.until - self.clock.now()
-        return left if self.deadline is None else min(left, self.deadline.left())
-
-
-class Waiter:
-    """A thread that waits in line."""
-
-    is_gone = False
-    """Whether it can never be woken any more."""
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-
-    def wake(self) -> bool:
-        """Let it look again; return whether it still can."""
-        self._event.set()
-        return True
-
-    def wait(self, clock: Clock, seconds: float) -> None:
-        """Block this thread until it is woken, at most for `seconds`."""
-        clock.wait(self._event, seconds)
-        self._event.clear()
-
-
-class AsyncWaiter(Waiter):
-    """A task that waits in line, on the loop that it was made on."""
-
-    def __init__(self) -> None:
-        import asyncio  # noqa: PLC0415 - whoever gets here has it loaded
-
-        self._on_loop: asyncio.Event = asyncio.Event()
-        self._loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
-
-    @property
-    def is_gone(self) -> bool:  # type: ignore[override]  # what is constant for a thread is not for a task
-        """Whether its loop has ended."""
-        return self._loop.is_closed()
-
-    def wake(self) -> bool:
-        """Let it look again; return whether it still can."""
-        try:
-            self._loop.call_soon_threadsafe(self._on_loop.set)
-        except RuntimeError:  # the loop is closed
-            return False
-        return True
-
-    async def wait_async(self, clock: Clock, seconds: float) -> None:
-        """Suspend this task until it is woken, at most for `seconds`."""
-        await clock.wait_async(self._on_loop, seconds)
-        self._on_loop.clear()

@@ -19,14 +19,16 @@ from resilience._core.key import canonical
 from resilience._core.quota import merged
 from resilience.callables import Kind, kind_of, name_of
 from resilience.checks import count
-from resilience.limiter.base import GLANCE, AsyncWaiter, Limiter, Waiter, chosen_store
+from resilience.limiter.base import GLANCE, Limiter, chosen_store
 from resilience.limiter.reservation import AsyncReservation, Reservation, heed_cancellation
+from resilience.limiter.waiting import AsyncWaiter, Waiter
 from resilience.stores.memory import MemoryStore
 from resilience.stores.on_loop import on_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
+    from resilience._core.counting import Charge
     from resilience._core.quota import Decision, Quota
     from resilience.clock import Clock
     from resilience.events import Listener
@@ -116,6 +118,8 @@ class RateLimiter(Limiter):
             timeout: Seconds to wait at most, from 0; None waits as long as it takes.
 
         Raises:
+            TypeError: `timeout` is no number, or as for `try_acquire`.
+            ValueError: `timeout` is negative or not finite, or as for `try_acquire`.
             RateLimitedError: The wait would be too long, or the cost is above the limit.
             DeadlineExceeded: The deadline of the context has passed already.
             StoreUnavailable: The store could not decide.
@@ -137,7 +141,7 @@ class RateLimiter(Limiter):
                     pause = self._pause(place, decision, patience, 0.0)
                 else:
                     behind = self.store.peek([self.behind(charge, waiter) for charge in charges])
-                    pause = self._pause(place, self.refusal_behind(behind), patience, GLANCE)
+                    pause = self._pause(place, self.refusal_behind(merged(behind)), patience, GLANCE)
                 waiter.wait(self._clock, pause)
         finally:
             self._leave(place, waiter)
@@ -153,11 +157,16 @@ class RateLimiter(Limiter):
 
     def peek(self, *key: Key, cost: int = 1) -> Decision:
         """Return what `try_acquire` would decide now, and take nothing."""
-        return merged(self.store.peek(self.charges(canonical(key), cost)))
+        charges = self.charges(canonical(key), cost)
+        if self.first(charges[0].key) is not None:
+            return self.refusal_behind(merged(self.store.peek(list(map(self.behind, charges)))))
+        return merged(self.store.peek(charges))
 
     def reset(self, *key: Key) -> None:
         """Forget what counts for `key`, after a successful login, say."""
-        self.store.reset(self._counters, canonical(key))
+        place = canonical(key)
+        self.store.reset(self._counters, place)
+        self.stir(place)
 
     def reserve(self, *key: Key, cost: int = 1) -> Reservation:
         """Return a context manager that takes `cost` units, and can give them back.
@@ -173,9 +182,15 @@ class RateLimiter(Limiter):
             >>> login.peek("ada").remaining
             6
         """
-        place = canonical(key)
+        charges = self.charges(canonical(key), cost)
+        place = charges[0].key
+
+        def give_back(receipts: Sequence[int]) -> None:
+            self.store.refund(charges, receipts)
+            self.stir(place)
+
         return Reservation(
-            self.store, self.charges(place, cost), lambda decisions: self.required(place, merged(decisions))
+            lambda: self._take(charges), lambda decisions: self.required(place, merged(decisions)), give_back
         )
 
     def limit(
@@ -189,7 +204,9 @@ class RateLimiter(Limiter):
             cost: Units a call takes.
 
         Raises:
-            TypeError: The function is a coroutine or generator function.
+            TypeError: The function is a coroutine or generator function, `key` is no function, or `cost`
+                no whole number.
+            ValueError: `cost` is less than 1.
 
         Example:
             >>> searches = RateLimiter("10/second", name="searches")
@@ -199,6 +216,7 @@ class RateLimiter(Limiter):
             >>> search("ada", "engines")
             []
         """
+        self._check_decoration(key, cost)
 
         def decorate(fn: Callable[P, R]) -> Callable[P, R]:
             if kind_of(fn) is not Kind.SYNC:
@@ -231,10 +249,13 @@ class RateLimiter(Limiter):
         return self.tell(place, self._decide(place, cost))
 
     def _decide(self, place: str | bytes, cost: int) -> Decision:
-        charges = self.charges(place, cost)
-        if self.first(place) is not None:
-            return self.refusal_behind(self.store.peek([self.behind(charge) for charge in charges]))
-        return merged(self.store.take(charges))
+        return merged(self._take(self.charges(place, cost)))
+
+    def _take(self, charges: list[Charge]) -> Sequence[Decision]:
+        """Take charges for one key if they fit and nobody waits for it; return the decision about each."""
+        if self.first(charges[0].key) is not None:
+            return [self.refusal_behind(merged(self.store.peek(list(map(self.behind, charges)))))]
+        return self.store.take(charges)
 
 
 class AsyncRateLimiter(Limiter):
@@ -316,6 +337,8 @@ class AsyncRateLimiter(Limiter):
             timeout: Seconds to wait at most, from 0; None waits as long as it takes.
 
         Raises:
+            TypeError: `timeout` is no number, or as for `try_acquire`.
+            ValueError: `timeout` is negative or not finite, or as for `try_acquire`.
             RateLimitedError: The wait would be too long, or the cost is above the limit.
             DeadlineExceeded: The deadline of the context has passed already.
             StoreUnavailable: The store could not decide.
@@ -337,7 +360,7 @@ class AsyncRateLimiter(Limiter):
                     pause = self._pause(place, decision, patience, 0.0)
                 else:
                     behind = await self.store.peek([self.behind(charge, waiter) for charge in charges])
-                    pause = self._pause(place, self.refusal_behind(behind), patience, GLANCE)
+                    pause = self._pause(place, self.refusal_behind(merged(behind)), patience, GLANCE)
                 await waiter.wait_async(self._clock, pause)
         finally:
             self._leave(place, waiter)
@@ -353,20 +376,31 @@ class AsyncRateLimiter(Limiter):
 
     async def peek(self, *key: Key, cost: int = 1) -> Decision:
         """Return what `try_acquire` would decide now, and take nothing."""
-        return merged(await self.store.peek(self.charges(canonical(key), cost)))
+        charges = self.charges(canonical(key), cost)
+        if self.first(charges[0].key) is not None:
+            return self.refusal_behind(merged(await self.store.peek(list(map(self.behind, charges)))))
+        return merged(await self.store.peek(charges))
 
     async def reset(self, *key: Key) -> None:
         """Forget what counts for `key`, after a successful login, say."""
-        await self.store.reset(self._counters, canonical(key))
+        place = canonical(key)
+        await self.store.reset(self._counters, place)
+        self.stir(place)
 
     def reserve(self, *key: Key, cost: int = 1) -> AsyncReservation:
         """Return an async context manager that takes `cost` units, and can give them back.
 
         Entering it raises as `require` does. Without a `refund` the units stay taken, whatever happens.
         """
-        place = canonical(key)
+        charges = self.charges(canonical(key), cost)
+        place = charges[0].key
+
+        async def give_back(receipts: Sequence[int]) -> None:
+            await self.store.refund(charges, receipts)
+            self.stir(place)
+
         return AsyncReservation(
-            self.store, self.charges(place, cost), lambda decisions: self.required(place, merged(decisions))
+            lambda: self._take(charges), lambda decisions: self.required(place, merged(decisions)), give_back
         )
 
     def limit(
@@ -380,8 +414,11 @@ class AsyncRateLimiter(Limiter):
             cost: Units a call takes.
 
         Raises:
-            TypeError: The function is no coroutine function.
+            TypeError: The function is no coroutine function, `key` is no function, or `cost` no whole
+                number.
+            ValueError: `cost` is less than 1.
         """
+        self._check_decoration(key, cost)
 
         def decorate(fn: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
             if kind_of(fn) is not Kind.ASYNC:
@@ -411,10 +448,13 @@ class AsyncRateLimiter(Limiter):
 
     async def _decide(self, place: str | bytes, cost: int) -> Decision:
         await heed_cancellation()
-        charges = self.charges(place, cost)
-        if self.first(place) is not None:
-            return self.refusal_behind(await self.store.peek([self.behind(charge) for charge in charges]))
-        return merged(await self.store.take(charges))
+        return merged(await self._take(self.charges(place, cost)))
+
+    async def _take(self, charges: list[Charge]) -> Sequence[Decision]:
+        """Take charges for one key if they fit and nobody waits for it; return the decision about each."""
+        if self.first(charges[0].key) is not None:
+            return [self.refusal_behind(merged(await self.store.peek(list(map(self.behind, charges)))))]
+        return await self.store.take(charges)
 
 
 def _unanswered(*_key: Key, cost: int = 1) -> None:

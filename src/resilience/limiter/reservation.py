@@ -8,12 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from types import TracebackType
 
-    from resilience._core.counting import Charge
     from resilience._core.quota import Decision
-    from resilience.stores import AsyncStore, Store
 
 
 class Reservation:
@@ -23,11 +21,14 @@ class Reservation:
     """
 
     def __init__(
-        self, store: Store, charges: list[Charge], required: Callable[[Sequence[Decision]], Decision]
+        self,
+        take: Callable[[], Sequence[Decision]],
+        required: Callable[[Sequence[Decision]], Decision],
+        give_back: Callable[[Sequence[int]], None],
     ) -> None:
-        self._store = store
-        self._charges = charges
+        self._take = take
         self._required = required
+        self._give_back = give_back
         self._refundable: list[list[int]] = []
         self.decision: Decision
         """What was decided when the block began."""
@@ -38,7 +39,7 @@ class Reservation:
         Raises:
             RateLimitedError: They do not fit.
         """
-        decisions = self._store.take(self._charges)
+        decisions = self._take()
         self.decision = self._required(decisions)
         self._refundable.append([decision.receipt for decision in decisions])
         return self
@@ -52,12 +53,16 @@ class Reservation:
         """Leave the units taken."""
 
     def refund(self) -> None:
-        """Give back what has not lapsed of the units; a second refund does nothing."""
+        """Give back what has not lapsed of the units; a second refund does nothing.
+
+        Raises:
+            StoreUnavailable: The store could not; the units count until they lapse.
+        """
         try:
             receipts = self._refundable.pop()  # atomic, also without the GIL
         except IndexError:
             return
-        self._store.refund(self._charges, receipts)
+        self._give_back(receipts)
 
 
 class AsyncReservation:
@@ -68,11 +73,14 @@ class AsyncReservation:
     """
 
     def __init__(
-        self, store: AsyncStore, charges: list[Charge], required: Callable[[Sequence[Decision]], Decision]
+        self,
+        take: Callable[[], Awaitable[Sequence[Decision]]],
+        required: Callable[[Sequence[Decision]], Decision],
+        give_back: Callable[[Sequence[int]], Awaitable[None]],
     ) -> None:
-        self._store = store
-        self._charges = charges
+        self._take = take
         self._required = required
+        self._give_back = give_back
         self._refundable: list[list[int]] = []
         self.decision: Decision
         """What was decided when the block began."""
@@ -84,7 +92,7 @@ class AsyncReservation:
             RateLimitedError: They do not fit.
         """
         await heed_cancellation()
-        decisions = await self._store.take(self._charges)
+        decisions = await self._take()
         self.decision = self._required(decisions)
         self._refundable.append([decision.receipt for decision in decisions])
         return self
@@ -98,12 +106,16 @@ class AsyncReservation:
         """Leave the units taken."""
 
     async def refund(self) -> None:
-        """Give back what has not lapsed of the units; a second refund does nothing."""
+        """Give back what has not lapsed of the units; a second refund does nothing.
+
+        Raises:
+            StoreUnavailable: The store could not; the units count until they lapse.
+        """
         try:
             receipts = self._refundable.pop()  # atomic, also without the GIL
         except IndexError:
             return
-        await self._store.refund(self._charges, receipts)
+        await self._give_back(receipts)
 
 
 async def heed_cancellation() -> None:

@@ -58,24 +58,14 @@ def acquire_all(pairs: Pairs, *, cost: int = 1) -> Decision:
         (True, 'login', 5)
     """
     asked = _asked(RateLimiter, pairs, cost)
-    store = asked[0][0].store
-    waited_for = _waited_for(asked)
-    if waited_for:
-        behind = store.peek([limiter.behind(charge) for limiter, charge in waited_for])
-        return _told(waited_for[:1], [Limiter.refusal_behind(behind)])
-    return _told(asked, store.take([charge for _, charge in asked]))
+    return _told(asked, _take(asked))
 
 
 async def acquire_all_async(pairs: AsyncPairs, *, cost: int = 1) -> Decision:
     """Do what `acquire_all` does, for `AsyncRateLimiter`s; a cancelled call charges nothing."""
     asked = _asked(AsyncRateLimiter, pairs, cost)
-    store = asked[0][0].store
     await heed_cancellation()
-    waited_for = _waited_for(asked)
-    if waited_for:
-        behind = await store.peek([limiter.behind(charge) for limiter, charge in waited_for])
-        return _told(waited_for[:1], [Limiter.refusal_behind(behind)])
-    return _told(asked, await store.take([charge for _, charge in asked]))
+    return _told(asked, await _take_async(asked))
 
 
 def require_all(pairs: Pairs, *, cost: int = 1) -> Decision:
@@ -101,21 +91,58 @@ def reserve_all(pairs: Pairs, *, cost: int = 1) -> Reservation:
         ...     charge.refund()
     """
     asked = _asked(RateLimiter, pairs, cost)
-    return Reservation(
-        asked[0][0].store,
-        [charge for _, charge in asked],
-        lambda decisions: _required(_told(asked, decisions)),
-    )
+
+    def give_back(receipts: Sequence[int]) -> None:
+        asked[0][0].store.refund([charge for _, charge in asked], receipts)
+        _stir(asked)
+
+    return Reservation(lambda: _take(asked), lambda decisions: _required(_told(asked, decisions)), give_back)
 
 
 def reserve_all_async(pairs: AsyncPairs, *, cost: int = 1) -> AsyncReservation:
     """Return an async context manager that takes all as `require_all_async` does, and can give them back."""
     asked = _asked(AsyncRateLimiter, pairs, cost)
+
+    async def give_back(receipts: Sequence[int]) -> None:
+        await asked[0][0].store.refund([charge for _, charge in asked], receipts)
+        _stir(asked)
+
     return AsyncReservation(
-        asked[0][0].store,
-        [charge for _, charge in asked],
-        lambda decisions: _required(_told(asked, decisions)),
+        lambda: _take_async(asked), lambda decisions: _required(_told(asked, decisions)), give_back
     )
+
+
+def _take(asked: Sequence[tuple[RateLimiter, Charge]]) -> list[Decision]:
+    """Take all if all fit and nobody waits for any of the keys; return the decision about each."""
+    store = asked[0][0].store
+    waited_for = _waited_for(asked)
+    if any(waited_for):
+        return _behind(waited_for, store.peek([limiter.behind(charge) for limiter, charge in asked]))
+    return store.take([charge for _, charge in asked])
+
+
+async def _take_async(asked: Sequence[tuple[AsyncRateLimiter, Charge]]) -> list[Decision]:
+    """Take all if all fit and nobody waits for any of the keys; return the decision about each."""
+    store = asked[0][0].store
+    waited_for = _waited_for(asked)
+    if any(waited_for):
+        return _behind(waited_for, await store.peek([limiter.behind(charge) for limiter, charge in asked]))
+    return await store.take([charge for _, charge in asked])
+
+
+def _waited_for(asked: Sequence[tuple[Limiter, Charge]]) -> list[bool]:
+    """Return for each whether somebody waits for its key already, who comes first."""
+    return [limiter.first(charge.key) is not None for limiter, charge in asked]
+
+
+def _behind(waited_for: list[bool], peeked: list[Decision]) -> list[Decision]:
+    """Return the decisions for one who is behind others, from a peek at all that those want."""
+    if not all(peeked):
+        return peeked
+    return [
+        Limiter.refusal_behind(decision) if waited else decision
+        for waited, decision in zip(waited_for, peeked, strict=True)
+    ]
 
 
 def _asked(
@@ -141,19 +168,24 @@ def _asked(
     return list(asked.values())
 
 
-def _waited_for(asked: list[tuple[AnyLimiter, Charge]]) -> list[tuple[AnyLimiter, Charge]]:
-    """Return those for whose keys somebody waits already, who comes first."""
-    return [(limiter, charge) for limiter, charge in asked if limiter.first(charge.key) is not None]
-
-
 def _told(asked: Sequence[tuple[Limiter, Charge]], decisions: Sequence[Decision]) -> Decision:
-    """Tell the listeners of those who refuse; return one decision for all."""
-    for (limiter, charge), decision in zip(asked, decisions, strict=True):
-        limiter.tell(charge.key, decision)
-    return merged(decisions)
+    """Tell the listeners of each limiter that refuses, once; return one decision for all."""
+    decision = merged(decisions)
+    if not decision:
+        of_each: dict[tuple[Limiter, str | bytes], list[Decision]] = {}
+        for (limiter, charge), own in zip(asked, decisions, strict=True):
+            of_each.setdefault((limiter, charge.key), []).append(own)
+        for (limiter, key), own_decisions in of_each.items():
+            limiter.tell(key, merged(own_decisions))
+    return decision
 
 
 def _required(decision: Decision) -> Decision:
     if not decision:
         raise RateLimitedError(decision)
     return decision
+
+
+def _stir(asked: Sequence[tuple[Limiter, Charge]]) -> None:
+    for limiter, charge in asked:
+        limiter.stir(charge.key)
