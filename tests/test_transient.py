@@ -42,6 +42,7 @@ from hypothesis import strategies as st
 
 from resilience import transient
 from resilience._core.retry_after import LONGEST
+from resilience.callables import MisuseError
 from resilience.errors import CircuitOpenError, DeadlineExceeded, ErrorCode, RateLimitedError, ServiceError
 from resilience.transient import Failure, classify, is_transient, register, retry_after_of
 
@@ -749,6 +750,14 @@ def test_registering_again_replaces_and_the_first_can_no_longer_be_taken_back(re
 
     first()
     assert classify(StorageError()) == (False, True, "StorageError")
+
+
+@pytest.mark.parametrize(
+    "cls", [CircuitOpenError, DeadlineExceeded, MisuseError, concurrent.futures.CancelledError]
+)
+def test_what_is_never_retried_cannot_be_registered(cls):
+    with pytest.raises(TypeError, match="is never retried, whatever is registered"):
+        register(cls, transient=True)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,10 @@ class Kind(Enum):
     ASYNC_GENERATOR = "async generator function"
 
 
+class MisuseError(TypeError):
+    """A function cannot be guarded in the way that was chosen, which says nothing about its dependency."""
+
+
 def innermost(fn: Callable[..., Any]) -> Any:
     """Return the function that a call of `fn` ends up in: below partials, methods and `__call__`."""
     inner: Any = fn

@@ -21,7 +21,8 @@ from resilience import fork
 from resilience._core import signs, taxonomy
 from resilience._core.retry_after import LONGEST, parse_retry_after
 from resilience._core.taxonomy import Failure, Rule
-from resilience.callables import Kind, kind_of
+from resilience.callables import Kind, MisuseError, kind_of
+from resilience.errors import CircuitOpenError, DeadlineExceeded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     Reader = Callable[[Any], Failure | None]
 
 _E = TypeVar("_E", bound=Exception)
+
+NEVER_RETRIED: Final = (CircuitOpenError, DeadlineExceeded, MisuseError)
+"""What no retry repeats, whatever it is told; nor what `concurrent.futures` raises for a cancellation."""
 
 _DEEPEST: Final = 32
 """How many causes and nested groups are followed."""
@@ -179,8 +183,8 @@ def register(
         A function that takes the registration back; calling it again does nothing.
 
     Raises:
-        TypeError: `cls` is no subclass of `Exception` (what is not, such as cancellation, is never retried),
-            or `transient` neither a bool nor a plain function.
+        TypeError: `cls` is no subclass of `Exception` (what is not, such as cancellation, is never retried)
+            or one of those that are never retried, or `transient` neither a bool nor a plain function.
 
     Example:
         >>> class Locked(Exception): ...
@@ -191,6 +195,8 @@ def register(
     """
     if not (isinstance(cls, type) and issubclass(cls, Exception)):  # type: ignore[redundant-expr]  # pyright: ignore[reportUnnecessaryIsInstance] - not everyone checks types
         raise TypeError(f"{cls!r} is not a subclass of Exception: nothing else is ever transient")
+    if issubclass(cls, (NEVER_RETRIED, getattr(sys.modules.get("concurrent.futures"), "CancelledError", ()))):
+        raise TypeError(f"{cls!r} is never retried, whatever is registered: catch it, and raise what may be")
     rule: Failure | Reader
     if callable(transient) and kind_of(transient) is Kind.SYNC:
         rule = _reader(cls.__name__, transient, may_be_processed)

@@ -6,7 +6,9 @@ import concurrent.futures
 
 import pytest
 
-from resilience.deadline import deadline
+from resilience.breaker import CircuitBreaker
+from resilience.callables import MisuseError
+from resilience.deadline import CURRENT, deadline
 from resilience.errors import CircuitOpenError, DeadlineExceeded, RateLimitedError, ServiceError
 from resilience.events import RetryScheduled, RetryStopped, RetrySucceeded
 from resilience.retry.attempts import Call
@@ -14,6 +16,7 @@ from resilience.retry.budget import BOOKS, RetryBudget
 from resilience.retry.policy import Policy
 from resilience.retry.stats import RetryStats
 from resilience.testing import FakeClock
+from resilience.transient import is_transient
 
 
 class StubBreaker:
@@ -49,7 +52,7 @@ def make(clock):
     def make(**options):
         options = {"initial_delay": 1.0, "jitter": "none", "clock": clock, "retry_on": OSError, **options}
         policy = Policy(**options)
-        return policy, Call(policy)
+        return policy, Call(policy, CURRENT.get())
 
     return make
 
@@ -108,9 +111,12 @@ def test_a_single_attempt_is_nobodys_exhausted_retry(make):
     assert outer.failed(error, began) == 1.0
 
 
-@pytest.mark.parametrize("error", [CircuitOpenError("storage", 1.0), DeadlineExceeded("too late")])
-def test_our_own_refusals_are_never_retried(make, error):
-    _, call = make(retry_on=Exception)
+@pytest.mark.parametrize("retry_on", [Exception, is_transient, lambda error: True])
+@pytest.mark.parametrize(
+    "error", [CircuitOpenError("storage", 1.0), DeadlineExceeded("too late"), MisuseError("no coroutine")]
+)
+def test_our_own_refusals_are_never_retried(make, error, retry_on):
+    _, call = make(retry_on=retry_on)
     assert fail(call, error) is None
 
 
@@ -201,7 +207,7 @@ def test_a_retry_that_succeeds_gets_its_price_back_and_a_clean_success_a_tenth(m
     assert call.returned("up") is None
     assert policy.budget.tokens == 5.0
     policy.budget.try_withdraw()
-    assert Call(policy).returned("up") is None
+    assert Call(policy, CURRENT.get()).returned("up") is None
     assert policy.budget.tokens == 4.1
 
 
@@ -222,7 +228,7 @@ def test_a_call_whose_deadline_has_passed_is_not_admitted(make, clock):
         call.admit()
         clock.advance(1.0)
         with pytest.raises(DeadlineExceeded, match="Policy was not begun"):
-            Call(policy).admit()
+            Call(policy, CURRENT.get()).admit()
 
 
 def test_no_delay_is_begun_that_would_not_end_in_time(make, clock):
@@ -279,6 +285,20 @@ def test_an_accepted_result_is_final(make):
     assert policy.stats() == RetryStats(total_retries=1, successful_retries=1)
 
 
+@pytest.mark.parametrize("where", ["retry_on", "retry_if_result"])
+def test_a_retry_whose_predicate_raises_is_counted(make, where):
+    answers = iter([True])
+    policy, call = make(**{where: lambda outcome: next(answers)})
+
+    def step():
+        return fail(call) if where == "retry_on" else call.returned(None)
+
+    assert step() == 1.0
+    with pytest.raises((StopIteration, RuntimeError)):
+        step()
+    assert policy.stats() == RetryStats(total_retries=1)
+
+
 # --- breaker -------------------------------------------------------------------------------------
 
 
@@ -312,11 +332,11 @@ def test_a_refused_result_is_told_once(make):
 
 
 def test_a_cancellation_by_futures_is_neutral(make):
-    breaker = StubBreaker()
+    breaker = CircuitBreaker(1, 60.0)
     _, call = make(circuit_breaker=breaker, retry_on=Exception)
     call.admit()
     assert fail(call, concurrent.futures.CancelledError()) is None
-    assert breaker.settled == ["neutral"]
+    assert breaker.snapshot().failures == 0
 
 
 def test_a_rejection_is_raised_and_counted(make):
@@ -362,6 +382,16 @@ def test_the_end_of_a_call_is_told_with_its_reason(make, clock):
     error = OSError()
     fail(call, error)
     assert own == [RetryStopped("Policy", 2, 1.0, "no attempts left", error)]
+
+
+def test_a_listener_that_is_interrupted_gives_the_price_of_the_retry_back(make):
+    def interrupted(event):
+        raise KeyboardInterrupt
+
+    policy, call = make(on_retry=interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fail(call)
+    assert policy.budget.tokens == 5.0
 
 
 def test_a_retry_that_was_abandoned_is_counted(make):

@@ -7,6 +7,8 @@ import concurrent.futures
 import copy
 import math
 import pickle
+import threading
+import time
 
 import pytest
 
@@ -38,6 +40,11 @@ from resilience.transient import is_transient
         ({"retry_on": int}, TypeError, "is no exception type"),
         ({"retry_if_result": 5}, TypeError, "retry_if_result=5 must be a plain function"),
         ({"circuit_breaker": "storage"}, TypeError, "circuit_breaker='storage' must be a CircuitBreaker"),
+        ({"circuit_breaker": threading.RLock()}, TypeError, "must be a CircuitBreaker"),
+        ({"clock": None}, TypeError, "clock=None must be a Clock"),
+        ({"clock": time}, TypeError, "must be a Clock"),
+        ({"random": 0.5}, TypeError, "random=0.5 must be a function"),
+        ({"idempotent": "no"}, TypeError, "idempotent='no' must be True or False"),
         ({"on_retry": 5}, TypeError, "cannot be called"),
         ({"name": 5}, TypeError, "name=5 must be a string"),
         ({"budget": 5.0}, TypeError, "budget=5.0 must be a RetryBudget, or None"),

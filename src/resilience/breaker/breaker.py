@@ -27,10 +27,10 @@ from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from resilience._core.breaker import Event
-from resilience.breaker.gate import Gate, MisuseError, Permit
+from resilience.breaker.gate import Gate, Permit
 from resilience.breaker.guards import guarded
 from resilience.breaker.settings import policy_of, rule_of
-from resilience.callables import Kind, kind_of, name_of
+from resilience.callables import Kind, MisuseError, kind_of, name_of
 from resilience.clock import SYSTEM_CLOCK
 from resilience.conditions import matcher, result_predicate
 from resilience.events import hooks

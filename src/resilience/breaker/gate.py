@@ -32,6 +32,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 from resilience._core.breaker import Breaker, Outcome
+from resilience.callables import MisuseError
 from resilience.conditions import is_cancellation
 from resilience.errors import CircuitOpenError, RateLimitedError
 from resilience.events import BreakerChanged, publish
@@ -46,10 +47,6 @@ if TYPE_CHECKING:
     from resilience.events import Hook
 
 _UNKNOWN: Final[Any] = object()
-
-
-class MisuseError(TypeError):
-    """A function cannot be guarded in the way that was chosen, which says nothing about its dependency."""
 
 
 _REJECTIONS: Final = (CircuitOpenError, RateLimitedError, MisuseError)

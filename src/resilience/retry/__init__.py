@@ -2,6 +2,7 @@
 
 - `manager` has what users call; `policy` checks its arguments and settles what calls go by.
 - `guards` has the loops and the wrappers, `blocks` the `for attempt in retries` form.
+- `streams` is what becomes of a generator after its first item.
 - `attempts` is one call: what is decided after each attempt. `traces` is what it leaves on the exception.
 - `budget` caps retries relative to successes; `stats` counts.
 """

@@ -5,8 +5,9 @@ make the attempts (`resilience.retry.guards`) tell it what happened, outside any
 
 Rules:
     - `Exception` only: what else is raised, a cancellation above all, leaves at once and untouched.
-    - Never retried, whatever `retry_on` says: cancellation by `concurrent.futures`, an open breaker, a
-      deadline exceeded, and what an inner retry has given up on.
+    - Never retried, whatever `retry_on` says: what an inner retry has given up on, and, as
+      `resilience.retry.policy` settles it, cancellation by `concurrent.futures`, an open breaker and a
+      deadline exceeded.
     - Only first attempts are fed to the breaker, and a retry is begun only while it is closed.
     - A retry is paid for last, when nothing else stands against it.
     - A note, a `RetryStopped` event and a mark are due where a retry was made or wanted; an exception that
@@ -18,15 +19,15 @@ from __future__ import annotations
 import builtins
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from resilience.conditions import is_cancellation
-from resilience.deadline import CURRENT
-from resilience.errors import CircuitOpenError, DeadlineExceeded
+from resilience.errors import CircuitOpenError
 from resilience.events import SUBSCRIBERS, RetryScheduled, RetryStopped, RetrySucceeded, publish
 from resilience.retry.budget import BOOKS
 from resilience.retry.traces import forget_earlier_frames, inner_retry_exhausted, leave
 from resilience.transient import classify, retry_after_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from resilience.deadline import Instant
     from resilience.retry.policy import Policy
 
@@ -41,18 +42,17 @@ _BUILT_IN: Final = frozenset(
     for item in vars(builtins).values()
     if isinstance(item, type) and issubclass(item, Exception) and not issubclass(item, ExceptionGroup)
 )
-_NEVER_RETRIED: Final = (CircuitOpenError, DeadlineExceeded)
 
 
 class Permit(Protocol):
     """What a breaker gives for one attempt; settled once."""
 
-    def success(self, result: Any) -> None:
+    def success(self, result: Any = ...) -> None:
         """Tell that the attempt returned `result`."""
         ...
 
     def failure(self, error: BaseException) -> None:
-        """Tell that the attempt raised `error`."""
+        """Tell that the attempt raised `error`, which may yet be neutral."""
         ...
 
     def neutral(self) -> None:
@@ -78,13 +78,14 @@ class Call:
 
     Args:
         policy: What it goes by.
+        ends: Its deadline.
     """
 
     __slots__ = ("_drawn", "_failed_at", "_failure", "_permit", "_policy", "attempt", "ends")
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, ends: Instant | None) -> None:
         self._policy = policy
-        self.ends: Instant | None = CURRENT.get()
+        self.ends = ends
         """The deadline."""
         self.attempt = 1
         """The number of the attempt that is under way, or that comes after the delay."""
@@ -141,8 +142,14 @@ class Call:
         if self.attempt == 1:
             self._failed_at = policy.clock.now()
             if self._permit is not None:
-                self._settle(self._permit, failure)
-        if not policy.retry_on(failure) or isinstance(failure, _NEVER_RETRIED):
+                permit, self._permit = self._permit, None
+                permit.failure(failure)
+        try:
+            wanted = policy.retry_on(failure)
+        except BaseException:
+            policy.ledger.abandoned(self.attempt)
+            raise
+        if not wanted:
             return self._stop(NOT_RETRYABLE, failure, began)
         if BOOKS.given_up != began and inner_retry_exhausted(failure, began):
             return self._stop(INNER_RETRY, failure, began)
@@ -154,9 +161,9 @@ class Call:
         """Take the attempt's result; return the seconds to wait before the next, or None: it is final."""
         policy = self._policy
         if self._permit is not None:
-            self._permit.success(result)
-            self._permit = None
-        if policy.retry_if_result is not None and policy.retry_if_result(result):
+            permit, self._permit = self._permit, None
+            permit.success(result)
+        if policy.retry_if_result is not None and self._is_refused(result, policy.retry_if_result):
             if self.attempt == 1:
                 self._failed_at = policy.clock.now()
             return self._next(None, result, BOOKS.given_up)
@@ -178,12 +185,12 @@ class Call:
         self._failure = None
         self._policy.ledger.unpay()
 
-    def _settle(self, permit: Permit, failure: Exception) -> None:
-        self._permit = None
-        if is_cancellation(failure):
-            permit.neutral()
-        else:
-            permit.failure(failure)
+    def _is_refused(self, result: Any, retry_if_result: Callable[[Any], bool]) -> bool:
+        try:
+            return retry_if_result(result)
+        except BaseException:
+            self._policy.ledger.abandoned(self.attempt)
+            raise
 
     def _next(self, failure: Exception | None, result: Any, began: int) -> float | None:
         """Return the seconds to wait before the next attempt, which is paid for; None if there is none."""
@@ -195,13 +202,8 @@ class Call:
             retry_after = None
         else:
             retry_after = retry_after_of(outcome, policy.clock.wall())
-        verdict = limits.next_delay(
-            attempt,
-            self._drawn,
-            retry_after,
-            None if self.ends is None else self.ends.left(),
-            policy.random,
-        )
+        time_left = None if self.ends is None else self.ends.left()
+        verdict = limits.next_delay(attempt, self._drawn, retry_after, time_left, policy.random)
         if isinstance(verdict, str):
             return self._stop(verdict, failure, began)
         if policy.breaker is not None and not policy.breaker.is_closed:
@@ -211,7 +213,11 @@ class Call:
             return self._stop(BUDGET_EXHAUSTED, failure, began)
         delay, self._drawn = verdict
         if policy.on_retry or SUBSCRIBERS.hooks:
-            publish(RetryScheduled(policy.name, attempt, delay, failure, result), policy.on_retry)
+            try:
+                publish(RetryScheduled(policy.name, attempt, delay, failure, result), policy.on_retry)
+            except BaseException:  # an interrupt: no listener can break a call
+                policy.ledger.unpay()
+                raise
         if self.ends is not None:
             self._failure = failure  # for `admit_retry`; otherwise not kept alive during the delay
         self.attempt = attempt + 1

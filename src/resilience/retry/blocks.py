@@ -101,10 +101,10 @@ class _Loop:
             )
         self._policy = policy
         if policy.seconds is None:
-            self._call = Call(policy)
+            self._call = Call(policy, CURRENT.get())
         else:
             with deadline(policy.seconds, clock=policy.clock):
-                self._call = Call(policy)
+                self._call = Call(policy, CURRENT.get())
         self._attempt: Attempt | None = None
 
     def _next(self) -> Attempt:

@@ -8,19 +8,21 @@ Rules:
       succeeds at once reads no clock and takes no lock.
     - An attempt runs outside any `except` block, so it does not get the last failure as its context. What
       the last attempt raises leaves by a bare `raise`, as it was raised.
-    - A generator is retried until it has produced its first item; from then on it belongs to its consumer.
+    - A generator is retried until it has produced its first item; from then on it belongs to its consumer,
+      and a breaker learns how it ends (`resilience.retry.streams`).
 """
 
 from __future__ import annotations
 
-from types import CoroutineType, GeneratorType
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from resilience.callables import Kind, kind_of, name_of
+from resilience.callables import Kind, MisuseError, kind_of, name_of
 from resilience.deadline import CURRENT, deadline
 from resilience.errors import DeadlineExceeded
 from resilience.retry.attempts import Call
 from resilience.retry.budget import BOOKS, RetryBudget
+from resilience.retry.streams import Stream, for_streams
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
@@ -52,7 +54,7 @@ async def run_async(policy: Policy, fn: Callable[..., Any], args: Args, kwargs: 
 
 
 def _admitted(policy: Policy) -> Call:
-    call = Call(policy)
+    call = Call(policy, CURRENT.get())
     call.admit()
     return call
 
@@ -66,6 +68,8 @@ def _go_on(policy: Policy, call: Call, fn: Callable[..., Any], args: Args, kwarg
         began = BOOKS.given_up
         try:
             result = fn(*args, **kwargs)
+            if type(result) in _SUSPECT:
+                refuse_unguarded(fn, result)
         except Exception as failure:
             delay = call.failed(failure, began)
             if delay is None:
@@ -74,11 +78,10 @@ def _go_on(policy: Policy, call: Call, fn: Callable[..., Any], args: Args, kwarg
             call.abandoned()
             raise
         else:
-            if isinstance(result, _SUSPECT):
-                refuse_unguarded(fn, result)  # pyright: ignore[reportUnknownArgumentType] - of anything
             delay = call.returned(result)
             if delay is None:
-                return result  # pyright: ignore[reportUnknownVariableType] - whatever fn returned
+                return result
+            del result  # not kept alive during the delay
         if delay or call.ends is not None:
             pause(policy, call, delay)
 
@@ -103,6 +106,7 @@ async def _go_on_async(policy: Policy, call: Call, fn: Callable[..., Any], args:
             delay = call.returned(result)
             if delay is None:
                 return result
+            del result  # see _go_on
         if delay or call.ends is not None:
             await pause_async(policy, call, delay)
 
@@ -173,9 +177,9 @@ def _guard_sync(policy: Policy, fn: Callable[..., Any]) -> Callable[..., Any]:
             return run(policy, fn, args, kwargs)
         began = BOOKS.given_up
         try:
-            result = fn(*args, **kwargs)
+            result = fn(*args, **kwargs) if kwargs else fn(*args)  # none are spared being copied
         except Exception as failure:
-            call = Call(policy)
+            call = Call(policy, None)
             delay = call.failed(failure, began)
             if delay is None:
                 raise
@@ -210,9 +214,9 @@ def _guard_async(policy: Policy, fn: Callable[..., Any]) -> Callable[..., Any]:
             return await run_async(policy, fn, args, kwargs)
         began = BOOKS.given_up
         try:
-            result = await fn(*args, **kwargs)
+            result = await (fn(*args, **kwargs) if kwargs else fn(*args))
         except Exception as failure:
-            call = Call(policy)
+            call = Call(policy, None)
             delay = call.failed(failure, began)
             if delay is None:
                 raise
@@ -233,32 +237,34 @@ def _guard_async(policy: Policy, fn: Callable[..., Any]) -> Callable[..., Any]:
 def _guard_generator(policy: Policy, fn: Callable[..., Generator[Any, Any, Any]]) -> Callable[..., Any]:
     _refuse_result_predicate(policy, fn)
 
-    def first_item(*args: Any, **kwargs: Any) -> tuple[Generator[Any, Any, Any] | None, Any]:
+    def first_item(*args: Any, **kwargs: Any) -> Stream[Generator[Any, Any, Any]]:
         generator = fn(*args, **kwargs)
         try:
-            return generator, next(generator)
+            return Stream(generator, next(generator))
         except StopIteration as end:
-            return None, end.value
+            return Stream(None, end.value)
 
-    begin = _guard_sync(policy, first_item)
+    begin = _guard_sync(for_streams(policy), first_item)
 
     def guarded(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        generator, item = begin(*args, **kwargs)
+        stream: Stream[Generator[Any, Any, Any]] = begin(*args, **kwargs)
+        generator, item = stream.generator, stream.first.pop()
         if generator is None:
             return item
-        try:
-            while True:
-                try:
-                    sent = yield item
-                except GeneratorExit:
-                    generator.close()
-                    raise
-                except BaseException as thrown:  # noqa: BLE001 - handed on to the generator, which decides
-                    item = generator.throw(thrown)
-                else:
-                    item = generator.send(sent)
-        except StopIteration as end:
-            return end.value
+        with stream:
+            try:
+                while True:
+                    try:
+                        sent = yield item
+                    except GeneratorExit:
+                        generator.close()
+                        raise
+                    except BaseException as thrown:  # noqa: BLE001 - handed on to the generator, which decides
+                        item = generator.throw(thrown)
+                    else:
+                        item = generator.send(sent)
+            except StopIteration as end:
+                return end.value
 
     return guarded
 
@@ -266,32 +272,34 @@ def _guard_generator(policy: Policy, fn: Callable[..., Generator[Any, Any, Any]]
 def _guard_async_generator(policy: Policy, fn: Callable[..., AsyncGenerator[Any, Any]]) -> Callable[..., Any]:
     _refuse_result_predicate(policy, fn)
 
-    async def first_item(*args: Any, **kwargs: Any) -> tuple[AsyncGenerator[Any, Any] | None, Any]:
+    async def first_item(*args: Any, **kwargs: Any) -> Stream[AsyncGenerator[Any, Any]]:
         generator = fn(*args, **kwargs)
         try:
-            return generator, await anext(generator)
+            return Stream(generator, await anext(generator))
         except StopAsyncIteration:
-            return None, None
+            return Stream(None, None)
 
-    begin = _guard_async(policy, first_item)
+    begin = _guard_async(for_streams(policy), first_item)
 
     async def guarded(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        generator, item = await begin(*args, **kwargs)
+        stream: Stream[AsyncGenerator[Any, Any]] = await begin(*args, **kwargs)
+        generator, item = stream.generator, stream.first.pop()
         if generator is None:
             return
-        try:
-            while True:
-                try:
-                    sent = yield item
-                except GeneratorExit:
-                    await generator.aclose()
-                    raise
-                except BaseException as thrown:  # noqa: BLE001 - handed on to the generator, which decides
-                    item = await generator.athrow(thrown)
-                else:
-                    item = await generator.asend(sent)
-        except StopAsyncIteration:
-            return
+        with stream:
+            try:
+                while True:
+                    try:
+                        sent = yield item
+                    except GeneratorExit:
+                        await generator.aclose()
+                        raise
+                    except BaseException as thrown:  # noqa: BLE001 - handed on to the generator, which decides
+                        item = await generator.athrow(thrown)
+                    else:
+                        item = await generator.asend(sent)
+            except StopAsyncIteration:
+                return
 
     return guarded
 
@@ -307,25 +315,30 @@ _GUARDS: Final[dict[Kind, Callable[[Policy, Any], Callable[..., Any]]]] = {
 # --- what cannot be guarded ----------------------------------------------------------------------
 
 
-_SUSPECT: Final = (CoroutineType, GeneratorType)
+_SUSPECT: Final = frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})
 
 
 def refuse_unguarded(fn: Callable[..., Any], result: object) -> None:
     """Raise if `result` shows that calling `fn` has not done its work yet, but was guarded as if it had.
 
     Raises:
-        TypeError: It is a coroutine, or the generator of a generator function.
+        MisuseError: It is a coroutine, or the generator of a generator function.
     """
     if isinstance(result, CoroutineType):
         result.close()  # nobody will await it
-        raise TypeError(
+        raise MisuseError(
             f"{name_of(fn)} returned a coroutine, which a sync retry would not guard: decorate the async "
             "function itself, or pass it to AsyncRetryManager.execute"
         )
-    if isinstance(result, GeneratorType) and kind_of(fn) is Kind.GENERATOR:
-        raise TypeError(
-            f"{name_of(fn)} is a generator function, which runs only once its items are asked for: decorate "
-            "it with with_retry, and call it directly"
+    if isinstance(result, GeneratorType | AsyncGeneratorType):
+        _refuse_generator_function(fn)
+
+
+def _refuse_generator_function(fn: Callable[..., Any]) -> None:
+    if kind_of(fn) in {Kind.GENERATOR, Kind.ASYNC_GENERATOR}:
+        raise MisuseError(
+            f"{name_of(fn)} makes a generator, which runs only once its items are asked for: decorate it "
+            "with with_retry, and call it directly"
         )
 
 
@@ -333,9 +346,10 @@ def refuse_unawaitable(fn: Callable[..., Any], result: object) -> NoReturn:
     """Raise, since `fn` has done its work already and returned what cannot be awaited.
 
     Raises:
-        TypeError: Always.
+        MisuseError: Always.
     """
-    raise TypeError(
+    _refuse_generator_function(fn)
+    raise MisuseError(
         f"{name_of(fn)} returned {result!r}, which cannot be awaited: use RetryManager.execute for a plain "
         "function"
     )

@@ -14,7 +14,7 @@ from resilience.conditions import is_cancellation, matcher, result_predicate
 from resilience.events import hooks
 from resilience.retry.budget import RetryBudget, budget_of
 from resilience.retry.stats import Counts, Ledger
-from resilience.transient import is_transient
+from resilience.transient import NEVER_RETRIED, is_transient
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,8 +106,16 @@ class Policy:
         del options["self"]
         if name is not None and not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] - from untyped code
             raise TypeError(f"name={name!r} must be a string, the dependency's name")
-        if circuit_breaker is not None and not hasattr(circuit_breaker, "acquire"):
+        if circuit_breaker is not None and not (
+            hasattr(circuit_breaker, "acquire") and hasattr(circuit_breaker, "is_closed")
+        ):
             raise TypeError(f"circuit_breaker={circuit_breaker!r} must be a CircuitBreaker")
+        if not (hasattr(clock, "now") and hasattr(clock, "sleep_async")):
+            raise TypeError(f"clock={clock!r} must be a Clock, such as resilience.testing.FakeClock()")
+        if not callable(random):
+            raise TypeError(f"random={random!r} must be a function that returns a number from 0 to 1")
+        if not isinstance(idempotent, bool):  # pyright: ignore[reportUnnecessaryIsInstance] - from untyped code
+            raise TypeError(f"idempotent={idempotent!r} must be True or False")
         if budget is _Default.BUDGET:
             budget = RetryBudget() if name is None else budget_of(name)
             options["budget"] = budget
@@ -124,7 +132,7 @@ class Policy:
                 _checked_jitter(jitter),
             ),
         )
-        self.retry_on: Final = is_transient if retry_on is is_transient else _but_cancellation(retry_on)
+        self.retry_on: Final = is_transient if retry_on is is_transient else _with_exceptions(retry_on)
         self.retry_if_result: Final = result_predicate(retry_if_result, "retry_if_result")
         self.idempotent: Final = idempotent
         self.seconds: Final = None if deadline is None else number("deadline", deadline, least=0)
@@ -193,17 +201,19 @@ class Policy:
         return f"{type(self).__name__}({arguments})"
 
 
-def _but_cancellation(retry_on: Condition) -> Callable[[Exception], bool]:
-    """Return a predicate of what `retry_on` means, which is never true of a cancellation."""
-    _refuse_what_is_never_retried(retry_on)
+def _with_exceptions(retry_on: Condition) -> Callable[[Exception], bool]:
+    """Return a predicate of what `retry_on` means, less what is never retried; `is_transient` knows that."""
+    _refuse_what_is_no_exception(retry_on)
     matches = matcher(retry_on, "retry_on")
-    return lambda error: matches(error) and not is_cancellation(error)
+    return lambda error: (
+        matches(error) and not isinstance(error, NEVER_RETRIED) and not is_cancellation(error)
+    )
 
 
-def _refuse_what_is_never_retried(retry_on: Any) -> None:
+def _refuse_what_is_no_exception(retry_on: Any) -> None:
     if isinstance(retry_on, tuple):
         for part in retry_on:  # pyright: ignore[reportUnknownVariableType] - a tuple of anything
-            _refuse_what_is_never_retried(part)
+            _refuse_what_is_no_exception(part)
     elif (
         isinstance(retry_on, type) and BaseException in retry_on.__mro__ and Exception not in retry_on.__mro__
     ):
