@@ -107,16 +107,20 @@ async def test_fault_10_a_cancelled_batch_in_a_file_happens_as_a_whole(path):
 
 @pytest.mark.parametrize("times", [1, 2, 3])
 def test_fault_09_a_stop_that_is_cancelled_again_and_again_still_stops_it(times):
-    janitors = []
+    janitors, told = [], []
 
     async def live():
         janitors.append(AsyncSessionJanitor(AsyncStore(expired=4), batch=2, pause=0, random=lambda: 0.0))
-        async with janitors[-1]:
-            await asyncio.sleep(0)
+        try:
+            async with janitors[-1]:
+                await asyncio.sleep(0)
+        finally:
+            told.append(not janitors[-1].is_running or janitors[-1]._run.stopping.is_set())
 
     async def check():
-        assert not janitors[-1].is_running
+        assert all(told)  # however often its caller was cancelled
         assert await janitors[-1].stop(timeout=1.0)
+        assert not janitors[-1].is_running
 
     assert cancel_at_every_tick(live, check, times=times) > 3
 
@@ -507,6 +511,21 @@ def test_fault_39_a_session_lasts_until_its_end_and_not_a_microsecond_longer(pat
         assert store.validate(token) is None
         assert store.renew(token) is None
         assert store.count_expired(10) == store.delete_expired(10) == 1
+
+
+# --- tokens ----------------------------------------------------------------------------------------
+
+
+def test_fault_95_of_a_token_only_a_hash_is_stored(path):
+    with SQLiteSessionStore(path) as store:
+        token = store.create("ada")
+        (session,) = [store.validate(token)]
+        for forged in (token[:-1], token.swapcase(), session.session_id, "", "\0", "\ud800", "x" * 100_000):
+            assert store.validate(forged) is None
+            assert store.renew(forged) is None
+    written = path.read_bytes()
+    assert session.session_id.encode() in written
+    assert token.encode() not in written
 
 
 # --- races in one file -----------------------------------------------------------------------------
