@@ -24,8 +24,10 @@ from hypothesis import strategies as st
 from resilience._core.key import canonical, fold
 from resilience._core.table import Table
 from resilience.errors import RateLimitedError
+from resilience.janitor.sqlite import SQLiteSessionStore
 from resilience.limiter import AsyncRateLimiter, RateLimiter
 from resilience.limiter.together import acquire_all
+from resilience.stores import StoreUnavailable
 from resilience.stores.memory import MemoryStore
 from resilience.stores.sqlite import SQLiteStore
 from resilience.testing import FakeClock, cancel_at_every_tick
@@ -385,6 +387,36 @@ async def test_fault_14_a_locked_file_does_not_hold_the_loop_up(tmp_path):
         assert await asking
 
 
+async def test_fault_14_the_loop_goes_on_while_sqlite_waits_for_another_writer(tmp_path):
+    path = tmp_path / "limits.db"
+    with SQLiteStore(path, busy_timeout=30) as store:
+        limiter = AsyncRateLimiter("6/minute", name="x", store=store)
+        writer = sqlite3.connect(path, isolation_level=None)
+        writer.execute("BEGIN IMMEDIATE")
+        asked = [asyncio.ensure_future(ask) for ask in (limiter.try_acquire("k"), limiter.acquire("k"))]
+        assert (await asyncio.wait_for(limiter.peek("k"), 20)).remaining == 6  # reading waits for nobody
+        assert not any(task.done() for task in asked)
+        writer.close()
+        assert all(await asyncio.gather(*asked))
+
+
+async def test_fault_14_a_file_that_stays_locked_is_a_503_and_charges_nothing(tmp_path):
+    path = tmp_path / "limits.db"
+    with SQLiteStore(path, busy_timeout=0) as store:
+        limiter = AsyncRateLimiter("6/minute", name="x", store=store)
+        writer = sqlite3.connect(path, isolation_level=None)
+        writer.execute("BEGIN IMMEDIATE")
+        for ask in (limiter.try_acquire("k"), limiter.acquire("k"), limiter.require("k"), limiter.reset("k")):
+            with pytest.raises(StoreUnavailable) as caught:
+                await ask
+            assert caught.value.status == 503
+        with pytest.raises(StoreUnavailable):
+            await limiter.reserve("k").__aenter__()
+        writer.close()
+        assert (await limiter.peek("k")).remaining == 6
+        assert not limiter._lines.by_key
+
+
 # --- C. threads ----------------------------------------------------------------------------------
 
 
@@ -550,6 +582,57 @@ def test_fault_28_what_a_child_counts_is_not_lost_when_its_parent_closes_the_fil
 
     with SQLiteStore(tmp_path / "limits.db") as store:
         assert RateLimiter("6/hour", name="x", store=store).peek("k").remaining == 3
+
+
+@forking
+def test_fault_28_nor_is_it_where_sessions_are_in_the_same_file(tmp_path):
+    # The store's own connections and those of a session store in the same file: a child that left either
+    # open would lose what it writes. See `resilience.sqlite_file`.
+    path = tmp_path / "app.db"
+    store, sessions = SQLiteStore(path, busy_timeout=30), SQLiteSessionStore(path)
+    login = RateLimiter("6/15 minutes", name="login", store=store)
+    login.require("ada")
+    from_child, to_parent = os.pipe()
+    from_parent, to_child = os.pipe()
+
+    def work():
+        login.require("ada")
+        os.write(to_parent, b"1")
+        os.read(from_parent, 1)
+        login.require("ada")
+
+    def close():
+        os.read(from_child, 1)
+        store.close()
+        sessions.close()
+        os.write(to_child, b"1")
+
+    closer = threading.Thread(target=close)
+    closer.start()
+    assert in_child(work) == 0
+    closer.join()
+    for end in (from_child, to_parent, from_parent, to_child):
+        os.close(end)
+    with SQLiteStore(path) as after:
+        assert RateLimiter("6/15 minutes", name="login", store=after).peek("ada").remaining == 3
+
+
+@forking
+def test_fault_29_four_workers_of_a_preloaded_app_admit_exactly_six(tmp_path):
+    read, write = os.pipe()
+    with SQLiteStore(tmp_path / "limits.db", busy_timeout=30) as store:
+        login = RateLimiter("6/15 minutes", name="login", store=store, require_shared=True)
+        for _ in range(4):
+            assert (
+                in_child(
+                    lambda: os.write(write, b"x" * sum(bool(login.try_acquire("ada")) for _ in range(4)))
+                )
+                == 0
+            )
+        assert not login.try_acquire("ada")
+    os.close(write)
+    assert os.read(read, 100) == b"x" * 6
+    os.close(read)
 
 
 def test_fault_30_a_limiter_that_counts_by_process_can_be_refused(tmp_path):
@@ -731,6 +814,20 @@ def test_fault_74_a_flood_of_keys_frees_nobody_s_lock(clock):
         assert not limiter.try_acquire("victim")
     clock.advance(900 - 5_000 * 0.17)
     assert limiter.try_acquire("victim")
+
+
+def test_fault_74_nor_does_it_in_sqlite(clock, tmp_path):
+    with SQLiteStore(tmp_path / "limits.db", max_keys=100, clock=clock) as store:
+        limiter = RateLimiter("6/15 minutes", name="x", store=store)
+        for _ in range(6):
+            limiter.try_acquire("victim")
+        for number in range(500):
+            clock.advance(1.7)
+            limiter.try_acquire(f"flood-{number}")
+            assert not limiter.try_acquire("victim")
+        assert limiter.stats().active_keys <= 100 + 100 // 16 + 1
+        clock.advance(900 - 500 * 1.7)
+        assert limiter.try_acquire("victim")
 
 
 def test_fault_74_nor_does_it_lock_newcomers_out_for_good(clock):

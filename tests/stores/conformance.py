@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from random import Random
 
 import pytest
 
 from resilience._core.counting import Charge
 from resilience._core.quota import Quota, counter_of
+from resilience.stores.memory import MemoryStore
 from resilience.testing import FakeClock
 
 ALGORITHMS = ["sliding-window", "gcra", "fixed-window"]
@@ -183,6 +185,32 @@ class StoreConformance:
         for step in (-1, -30, -600, -7200):
             clock.step(step)
             assert taken(store, Charge(each, "ada", cost)) == [False]
+
+    @pytest.mark.parametrize("seed", range(8))
+    def test_decides_as_the_memory_store_does(self, store, clock, seed):
+        # Large sliding windows are left out: where their parts begin depends on what a clock counts from.
+        memory = MemoryStore(clock=clock)
+        random = Random(seed)
+        counters = [counter("3/minute"), counter("5/hour gcra"), counter("4/2 minutes fixed-window")]
+        taken = []
+        for _ in range(80):
+            clock.advance(random.choice([0, 0, 0.25, 10, 45.5]))
+            asked = random.sample(counters, random.choice([1, 1, 2]))
+            charges = [Charge(each, random.choice("ab"), random.choice([1, 1, 2])) for each in asked]
+            what = random.random()
+            if what < 0.7:
+                here, there = store.take(charges), memory.take(charges)
+                assert here == there
+                if all(here):
+                    taken.append((charges, [decision.receipt for decision in here], there))
+            elif what < 0.9 and taken:
+                charges, receipts, decisions = taken.pop(random.randrange(len(taken)))
+                store.refund(charges, receipts)
+                memory.refund(charges, [decision.receipt for decision in decisions])
+            elif what < 0.95:
+                store.reset(asked, "a")
+                memory.reset(asked, "a")
+            assert store.peek(charges) == memory.peek(charges)
 
     def test_a_thousand_threads_at_once(self, make_store):
         store = make_store(FakeClock(yielding=True))

@@ -105,6 +105,21 @@ async def test_cancelled_after_the_store_has_decided_gives_back():
     await wait_until_async(lambda: left(store) == 6)
 
 
+async def test_cancelled_when_the_loop_has_no_more_threads_gives_back():
+    store = Slow()
+    store.go.set()
+    taking = asyncio.ensure_future(OffLoop(store).take(ADA))
+    await asyncio.sleep(0)
+    while left(store) == 6:  # as above
+        pass
+    taking.cancel()
+    ending = asyncio.ensure_future(asyncio.get_running_loop().shutdown_default_executor())
+    with pytest.raises(asyncio.CancelledError):
+        await taking
+    assert left(store) == 6
+    await ending
+
+
 async def test_cancelled_and_refused_gives_nothing_back():
     store = Slow()
     store.go.set()

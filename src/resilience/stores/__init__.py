@@ -102,7 +102,8 @@ class Store(Protocol):
 class AsyncStore(Protocol):
     """The same for an event loop: each method is awaited.
 
-    A cancelled call leaves at once; what it may have taken is given back.
+    A cancelled call leaves at once. What it may have taken is given back; a refund or a reset is made all
+    the same.
     """
 
     @property

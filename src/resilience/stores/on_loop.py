@@ -75,7 +75,10 @@ class OffLoop:
             return await _in_thread(errand.run)
         except asyncio.CancelledError:
             if errand.abandon():
-                asyncio.get_running_loop().run_in_executor(None, errand.give_back)
+                try:
+                    asyncio.get_running_loop().run_in_executor(None, errand.give_back)
+                except RuntimeError:  # the loop is about to end and has no more threads: it may as well wait
+                    errand.give_back()
             raise
 
     async def peek(self, charges: Sequence[Charge]) -> list[Decision]:
