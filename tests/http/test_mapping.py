@@ -244,6 +244,11 @@ def test_a_field_is_named_by_its_place(place, name):
     assert field_errors([{"loc": place, "msg": "wrong"}]) == {name: "wrong"}
 
 
+def test_a_body_that_is_no_json_is_named_as_a_whole():
+    malformed = {"type": "json_invalid", "loc": ("body", 15), "msg": "JSON decode error"}
+    assert field_errors([malformed]) == {"body": "JSON decode error"}
+
+
 def test_several_errors_of_a_field_are_joined_and_many_fields_are_cut():
     twice = [{"loc": ("a",), "msg": "short"}, {"loc": ("a",), "msg": "bad"}]
     assert field_errors(twice) == {"a": "short; bad"}

@@ -161,17 +161,16 @@ def _common(error: ServiceError, request_id: str, development: bool, clock: Cloc
 
 
 def _details(error: ServiceError) -> dict[str, Any]:
-    """Return what helps developers: the error's own details, and what it was made from."""
+    """Return what helps developers: the error's own details, what it was made from, and where we failed."""
     import traceback  # noqa: PLC0415 - for development only
 
     cause = error.__cause__ or error
     if cause is error and error.__traceback__ is None:
         return {**(error.details or {})}
-    return {
-        **(error.details or {}),
-        "exception": "".join(traceback.format_exception_only(cause)).strip(),
-        "traceback": [line.strip() for line in traceback.format_tb(cause.__traceback__)],
-    }
+    details = {**(error.details or {}), "exception": "".join(traceback.format_exception_only(cause)).strip()}
+    if error.status >= 500:  # noqa: PLR2004 - a failure of ours; what a client did wrong is told without the place
+        details["traceback"] = [line.strip() for line in traceback.format_tb(cause.__traceback__)]
+    return details
 
 
 def _phrase(status: int) -> str:

@@ -150,6 +150,8 @@ def field_errors(errors: Iterable[Any]) -> dict[str, str]:
     fields: dict[str, str] = {}
     for error in errors:
         place = [str(part) for part in error["loc"]]
+        if error.get("type") == "json_invalid":
+            place = ["body"]  # FastAPI names the byte where the JSON ends, which is no field
         if len(place) > 1 and place[0] in _PARTS_OF_A_REQUEST:
             del place[0]
         name = ".".join(place) or "body"
