@@ -16,8 +16,9 @@ from pydantic_core import PydanticCustomError
 from examples.backend.domain.accounts import User
 from examples.backend.domain.recordings import NotReady, Recording
 
-ADDRESS: Final = re.compile(r"""[^@\s<>()\[\],;:\\"]+@[^@\s<>()\[\],;:\\"]+\.[^@\s<>()\[\],;:\\".]+""")
-"""Loose on purpose: only the code in the mail proves an address. It keeps out what could forge a header."""
+ADDRESS: Final = re.compile(r"""(?!.*=\?)[^@\s<>()\[\],;:\\"]+@[^@\s<>()\[\],;:\\"]+\.[^@\s<>()\[\],;:\\".]+""")
+"""Loose on purpose: only the code in the mail proves an address. It keeps out what could forge a header,
+encoded words (RFC 2047) included: they would be decoded to an address that nobody has checked."""
 MAX_ADDRESS: Final = 254
 """Characters; RFC 5321 allows a path of 256 with its angle brackets."""
 

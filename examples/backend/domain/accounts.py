@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("backend.accounts")
 
+RESEND_TAKES: Final = 0.1
+"""Seconds that asking for a new code takes at least, so that nobody can tell by the time whether a mail was
+written. Registering needs no such thing: it writes one in any case."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User:
@@ -174,16 +178,19 @@ class Accounts:
     async def resend_code(self, email: str) -> None:
         """Send a new code, if this address awaits one; the old one is void.
 
+        It takes as long for an address that awaits none.
+
         Raises:
             RateLimitedError: Too many codes for this address.
         """
-        key = fold(email)
+        key, begun_at = fold(email), self._clock.now()
         await self._limits.resend(key)
         code = self._codes.issue(key, self._clock.wall())
         recipient = await self._users.replace_code(key, code)
         logger.info("new code for %s: %s", masked(email), "sent" if recipient else "not awaited")
         if recipient:
             await self._send_code(recipient, code)
+        await self._clock.sleep_async(max(0.0, begun_at + RESEND_TAKES - self._clock.now()))
 
     async def login(self, email: str, password: str, address: str, old_token: str | None) -> str:
         """Begin a session, and end the one that the client had until now.
@@ -203,6 +210,7 @@ class Accounts:
             logger.warning("login refused for %s from %s", masked(email), address)
             raise authentication_error("The email address or the password is wrong")
         if not user.verified:
+            logger.warning("login refused for the unverified %s from %s", masked(email), address)
             raise ServiceError("Please verify your email address first", ErrorCode.FORBIDDEN)
         if old_token is not None:
             await self.logout(old_token)

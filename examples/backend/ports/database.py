@@ -56,10 +56,11 @@ class Database:
         self._connection.execute("BEGIN IMMEDIATE")  # the write lock at once: two readers that both turn
         try:  # into writers would be a deadlock
             result = work(self._connection)
+            self._connection.execute("COMMIT")
         except BaseException:
-            self._connection.execute("ROLLBACK")
+            if self._connection.in_transaction:  # a full disk, say, has SQLite itself roll back
+                self._connection.execute("ROLLBACK")
             raise
-        self._connection.execute("COMMIT")
         return result
 
     def _migrate(self) -> None:
