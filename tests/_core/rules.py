@@ -66,6 +66,15 @@ def check_one(rules, calls):
             assert rules.admit_one()(state, instant) == rules.admit(state, instant)
 
 
+def check_packed(rules, calls):
+    """A state comes out of its packing as it went in, and it is of a kind that any store can keep."""
+    _, state, _ = run(rules, calls)
+    if state is not None:
+        packed = rules.pack(state)
+        assert type(packed) in {int, bytes}
+        assert rules.unpack(packed) == state
+
+
 def check_refund(rules, limit, calls, cost):
     """A refund at once leaves the key as if nothing had been taken; a later one never leaves it better."""
     _, state, now = run(rules, calls)

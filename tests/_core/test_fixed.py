@@ -49,6 +49,11 @@ def test_one_unit(limit, window, calls):
     law.check_one(FixedWindow(limit, window), calls)
 
 
+@given(LIMITS, WINDOWS, law.CALLS)
+def test_packed(limit, window, calls):
+    law.check_packed(FixedWindow(limit, window), calls)
+
+
 @given(LIMITS, WINDOWS, law.CALLS, st.integers(1, 3))
 def test_refund_leaves_the_units_of_the_others(limit, window, calls, cost):
     rules = FixedWindow(limit, window)

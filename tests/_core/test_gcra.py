@@ -53,6 +53,11 @@ def test_one_unit(limit, window, calls):
     law.check_one(Gcra(limit, window), calls)
 
 
+@given(LIMITS, WINDOWS, law.CALLS)
+def test_packed(limit, window, calls):
+    law.check_packed(Gcra(limit, window), calls)
+
+
 @given(LIMITS, WINDOWS, law.CALLS, st.integers(1, 3))
 def test_refund(limit, window, calls, cost):
     law.check_refund(Gcra(limit, window), limit, calls, cost)

@@ -55,8 +55,9 @@ def test_counts_never_admit_more_and_refuse_at_most_one_part_longer(limit, windo
 
 @given(st.integers(65, 200), st.integers(63, 2000), st.lists(st.integers(0, 40), max_size=400))
 def test_counts_keep_at_most_64_parts(limit, window, gaps):
-    _, state, _ = law.run(SlidingCounts(limit, window), [(gap, 1) for gap in gaps])
-    assert state is None or (len(state) - 8) // 16 <= 64
+    rules = SlidingCounts(limit, window)
+    _, state, _ = law.run(rules, [(gap, 1) for gap in gaps])
+    assert state is None or (len(rules.pack(state)) - 8) // 16 <= 64
 
 
 def test_log_is_bounded():
@@ -77,6 +78,11 @@ def test_unused(kind, limit, window):
 @given(BOTH, LIMITS, WINDOWS, law.CALLS)
 def test_one_unit(kind, limit, window, calls):
     law.check_one(kind(limit, window), calls)
+
+
+@given(BOTH, LIMITS, WINDOWS, law.CALLS)
+def test_packed(kind, limit, window, calls):
+    law.check_packed(kind(limit, window), calls)
 
 
 @given(BOTH, LIMITS, WINDOWS, law.CALLS, st.integers(1, 3))

@@ -3,21 +3,26 @@
 Every algorithm is pure arithmetic on the state of one key: state and instant go in, the new state or None
 comes out. So memory, SQLite and the simulator decide alike. Rules:
     - Instants are integer nanoseconds of one clock, from 0 up.
-    - A state is immutable, one number or one string of bytes; None stands for a key of which nothing counts.
+    - A state is immutable: a number, a string of bytes, or a flat tuple of such; None stands for a key of
+      which nothing counts. None of these stays with the garbage collector, however many keys there are.
     - An instant before the newest one in the state is taken for the newest one, so a clock that steps back
       never admits more.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from resilience._core.quota import Quota
 
-State = int | bytes
+Kept = TypeVar("Kept", int, bytes)
+
+Packed = int | bytes
+"""A state as stores outside this process keep it."""
+State = Packed | tuple[int, int, int, int, bytes]
 
 
 class Rules(Protocol):
@@ -55,6 +60,30 @@ class Rules(Protocol):
     def refund(self, state: Any, now: int, cost: int, receipt: int) -> State | None:
         """Return the state without `cost` units of `receipt`; what has lapsed is not given back again."""
         ...
+
+    def pack(self, state: Any) -> Packed:
+        """Return the state in the form in which it is kept outside this process."""
+        ...
+
+    def unpack(self, packed: Any) -> State:
+        """Return the state that was packed."""
+        ...
+
+
+class KeptAsItIs:
+    """An algorithm whose state needs no packing."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def pack(state: Kept) -> Kept:
+        """Return the state."""
+        return state
+
+    @staticmethod
+    def unpack(packed: Kept) -> Kept:
+        """Return the state."""
+        return packed
 
 
 class Counter(NamedTuple):

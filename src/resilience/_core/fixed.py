@@ -17,11 +17,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from resilience._core.counting import KeptAsItIs
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class FixedWindow:
+class FixedWindow(KeptAsItIs):
     """The rules of one quota; the state is `end of the window * (limit + 1) + units taken`."""
 
     __slots__ = ("_base", "_limit", "horizon")

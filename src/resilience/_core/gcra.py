@@ -18,11 +18,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from resilience._core.counting import KeptAsItIs
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Gcra:
+class Gcra(KeptAsItIs):
     """The rules of one quota; the state is an int."""
 
     __slots__ = ("_earning", "_limit", "_saved", "horizon")

@@ -18,6 +18,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from resilience._core.counting import KeptAsItIs
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -37,7 +39,7 @@ def _unpack(packed: bytes) -> int:
     return int.from_bytes(packed, "big")
 
 
-class SlidingLog:
+class SlidingLog(KeptAsItIs):
     """The rules of one quota; the state is the instants at which its units lapse, the first one first."""
 
     __slots__ = ("_full", "_limit", "horizon")
@@ -122,8 +124,19 @@ class SlidingLog:
         return b"".join(instants) or None
 
 
+Counts = tuple[int, int, int, int, bytes]
+"""What `SlidingCounts` keeps of a key, so that one more unit mostly costs a sum and a comparison:
+
+    - the instant up to which a unit is just one more in the newest part: none lapses before, none begins;
+    - the units in all;
+    - when the newest part lapses;
+    - the units of the parts before it;
+    - these parts, packed: the lapse and the units of each.
+"""
+
+
 class SlidingCounts:
-    """The rules of one quota; the state is the units in all, then each part's lapse and its units."""
+    """The rules of one quota; the state is `Counts`."""
 
     __slots__ = ("_limit", "_part", "_window", "horizon")
 
@@ -133,60 +146,38 @@ class SlidingCounts:
         self._part = -(-window // _PARTS)
         self.horizon = window + self._part
 
-    def admit(self, state: bytes | None, now: int, cost: int = 1) -> bytes | None:
+    def admit(self, state: Counts | None, now: int, cost: int = 1) -> Counts | None:
         """Return the state after taking `cost` units, or None if they do not fit."""
-        lapse = (now // self._part + 1) * self._part + self._window
-        if state is None:
-            return _pack(cost) + _pack(lapse) + _pack(cost) if cost <= self._limit else None
         total, parts = self._counting(state, now)
         if total + cost > self._limit:
             return None
-        if parts and _unpack(parts[-_ENTRY:-_INSTANT]) >= lapse:
-            taken = _unpack(parts[-_INSTANT:])
-            return _pack(total + cost) + parts[:-_INSTANT] + _pack(taken + cost)
-        return _pack(total + cost) + parts + _pack(lapse) + _pack(cost)
+        lapse = _pack((now // self._part + 1) * self._part + self._window)
+        if parts and parts[-_ENTRY:-_INSTANT] >= lapse:
+            parts = parts[:-_INSTANT] + _pack(_unpack(parts[-_INSTANT:]) + cost)
+        else:
+            parts += lapse + _pack(cost)
+        return self._state(total + cost, parts)
 
-    def admit_one(self) -> Callable[[bytes, int], bytes | None]:
+    def admit_one(self) -> Callable[[Counts, int], Counts | None]:
         """Return `admit` for one unit of a key that has a state, with the figures bound."""
-        full = _pack(self._limit)
-        part = self._part
-        window = self._window
-        one = _pack(1)
+        limit = self._limit
 
-        def admit(state: bytes, now: int) -> bytes | None:
-            if state[8:16] <= now.to_bytes(8, "big"):  # the first part has lapsed
+        def admit(state: Counts, now: int) -> Counts | None:
+            until, total, lapse, before, parts = state
+            if now >= until:
                 return self.admit(state, now)
-            if state >= full:  # the units in all come first
-                return None
-            total = (int.from_bytes(state[:8], "big") + 1).to_bytes(8, "big")
-            lapse = ((now // part + 1) * part + window).to_bytes(8, "big")
-            if state[-16:-8] < lapse:
-                return total + state[8:] + lapse + one
-            return total + state[8:-8] + (int.from_bytes(state[-8:], "big") + 1).to_bytes(8, "big")
+            return (until, total + 1, lapse, before, parts) if total < limit else None
 
         return admit
 
-    @staticmethod
-    def _counting(state: bytes, now: int) -> tuple[int, bytes]:
-        """Return the units that still count, and the parts that they are in."""
-        total = _unpack(state[:_INSTANT])
-        first = _INSTANT
-        instant = _pack(now)
-        while first < len(state) and state[first : first + _INSTANT] <= instant:
-            total -= _unpack(state[first + _INSTANT : first + _ENTRY])
-            first += _ENTRY
-        return total, state[first:]
-
-    def remaining(self, state: bytes | None, now: int) -> int:
+    def remaining(self, state: Counts | None, now: int) -> int:
         """Return the units that would fit."""
-        return self._limit if state is None else self._limit - self._counting(state, now)[0]
+        return self._limit - self._counting(state, now)[0]
 
-    def fits_at(self, state: bytes | None, now: int, cost: int) -> int | None:
+    def fits_at(self, state: Counts | None, now: int, cost: int) -> int | None:
         """Return the first instant at which `cost` units fit; None if they never do."""
         if cost > self._limit:
             return None
-        if state is None:
-            return now
         total, parts = self._counting(state, now)
         at = now
         while total + cost > self._limit:
@@ -195,18 +186,16 @@ class SlidingCounts:
             parts = parts[_ENTRY:]
         return at
 
-    def whole_at(self, state: bytes | None, now: int) -> int:
+    def whole_at(self, state: Counts | None, now: int) -> int:
         """Return the first instant at which nothing counts any more; not before `now`."""
-        return now if state is None else max(now, _unpack(state[-_ENTRY:-_INSTANT]))
+        return now if state is None else max(now, state[2])
 
-    def receipt(self, state: bytes) -> int:
+    def receipt(self, state: Counts) -> int:
         """Return what identifies the units that the admission to `state` took: when their part lapses."""
-        return _unpack(state[-_ENTRY:-_INSTANT])
+        return state[2]
 
-    def refund(self, state: bytes | None, now: int, cost: int, receipt: int) -> bytes | None:
+    def refund(self, state: Counts | None, now: int, cost: int, receipt: int) -> Counts | None:
         """Return the state without `cost` units of `receipt`."""
-        if state is None:
-            return None
         total, parts = self._counting(state, now)
         kept = b""
         for at in range(0, len(parts), _ENTRY):
@@ -217,4 +206,33 @@ class SlidingCounts:
                 taken -= given_back
             if taken:
                 kept += lapse + _pack(taken)
-        return _pack(total) + kept if kept else None
+        return self._state(total, kept) if kept else None
+
+    @staticmethod
+    def pack(state: Counts) -> bytes:
+        """Return the units in all, then each part's lapse and its units."""
+        _, total, lapse, before, parts = state
+        return _pack(total) + parts + _pack(lapse) + _pack(total - before)
+
+    def unpack(self, packed: bytes) -> Counts:
+        """Return the state that was packed."""
+        return self._state(_unpack(packed[:_INSTANT]), packed[_INSTANT:])
+
+    def _state(self, total: int, parts: bytes) -> Counts:
+        """Return the state of `total` units that are in these parts, of which there is at least one."""
+        lapse = _unpack(parts[-_ENTRY:-_INSTANT])
+        until = min(lapse - self._window, _unpack(parts[:_INSTANT]))
+        return until, total, lapse, total - _unpack(parts[-_INSTANT:]), parts[:-_ENTRY]
+
+    def _counting(self, state: Counts | None, now: int) -> tuple[int, bytes]:
+        """Return the units that still count, and the parts that they are in."""
+        if state is None:
+            return 0, b""
+        packed = self.pack(state)
+        total = state[1]
+        first = _INSTANT
+        instant = _pack(now)
+        while first < len(packed) and packed[first : first + _INSTANT] <= instant:
+            total -= _unpack(packed[first + _INSTANT : first + _ENTRY])
+            first += _ENTRY
+        return total, packed[first:]

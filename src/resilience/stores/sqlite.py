@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Generator, Sequence
 
-    from resilience._core.counting import Charge, Counter, State
+    from resilience._core.counting import Charge, Counter, Packed, State
     from resilience.clock import Clock
 
 _SCHEMA: Final = """
@@ -275,7 +275,8 @@ class _Book:
             return
         self.latest = self.now
         lapses = counter.rules.whole_at(state, self.now)
-        kept = (state if isinstance(state, bytes) else str(state), lapses, *where)
+        packed = counter.rules.pack(state)
+        kept = (packed if isinstance(packed, bytes) else str(packed), lapses, *where)
         if not self._connection.execute(
             "UPDATE resilience_quota SET state = ?, lapses = ? WHERE scope = ? AND key = ?", kept
         ).rowcount:
@@ -300,7 +301,7 @@ class _Book:
             "AND NOT (typeof(key) = 'blob' AND substr(key, 1, 1) IS ?) LIMIT ?",
             (counter.scope, self.now, SPARE, limit),
         )
-        return [(key, _state(kept)) for key, kept in found]
+        return [(key, counter.rules.unpack(_packed(kept))) for key, kept in found]
 
     def close(self) -> None:
         """Write down what has changed of the whole."""
@@ -316,7 +317,7 @@ class _Book:
         row = self._connection.execute(
             "SELECT state FROM resilience_quota WHERE scope = ? AND key = ?", (counter.scope, place)
         ).fetchone()
-        return None if row is None else _state(row[0])
+        return None if row is None else counter.rules.unpack(_packed(row[0]))
 
     def _remove_lapsed(self) -> None:
         self._held -= self._connection.execute(
@@ -350,7 +351,7 @@ def _failures_of(path: object) -> Generator[None]:
         ) from error
 
 
-def _state(kept: object) -> State:
+def _packed(kept: object) -> Packed:
     if isinstance(kept, bytes):
         return kept
     try:
