@@ -373,20 +373,6 @@ def test_fault_13_asyncio_run_ends_waiters_without_a_warning():
     gc.collect()
 
 
-async def test_fault_14_a_locked_file_does_not_hold_the_loop_up(tmp_path):
-    with SQLiteStore(tmp_path / "limits.db", busy_timeout=5) as store:
-        limiter = AsyncRateLimiter("1/minute", name="x", store=store)
-        writer = sqlite3.connect(tmp_path / "limits.db", isolation_level=None)
-        writer.execute("BEGIN IMMEDIATE")
-        asking = asyncio.ensure_future(limiter.try_acquire("k"))
-        for _ in range(100):
-            await asyncio.sleep(0)  # the loop turns all the while
-        assert not asking.done()
-        writer.execute("COMMIT")
-        writer.close()
-        assert await asking
-
-
 async def test_fault_14_the_loop_goes_on_while_sqlite_waits_for_another_writer(tmp_path):
     path = tmp_path / "limits.db"
     with SQLiteStore(path, busy_timeout=30) as store:
