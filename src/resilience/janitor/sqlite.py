@@ -53,8 +53,8 @@ class SQLiteSessionStore:
     """Keeps sessions in an SQLite file.
 
     Threads and processes may share the file, and threads may share the store. A child process may use the
-    store that its parent made, if no other thread was inside it at the moment of the fork. The file needs a
-    local disk: SQLite's write-ahead log does not work over a network.
+    store that its parent made, if no other thread was inside it at the moment of the fork; else it is told
+    by an error. The file needs a local disk: SQLite's write-ahead log does not work over a network.
 
     Args:
         path: The file; made if it is not there. Not `":memory:"`, which each connection would have for
