@@ -29,10 +29,8 @@ def main(part: str) -> None:
         print("\n| figure | measured | reach |")
         print("|---|--:|--:|")
         for whole in wholes():
-            met = whole.value >= whole.reach if whole.more_is_better else whole.value <= whole.reach
-            print(
-                f"| {whole.title} | {whole.value:.2f} {whole.unit} | {whole.reach:g}{mark(met)} |", flush=True
-            )
+            reach = "" if whole.reach is None else f"{whole.reach:g} {mark(bool(whole.met))}"
+            print(f"| {whole.title} | {whole.value:.2f} {whole.unit} | {reach} |", flush=True)
 
 
 def mark(met: bool) -> str:
