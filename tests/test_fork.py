@@ -9,7 +9,7 @@ import weakref
 import pytest
 
 from resilience import fork
-from resilience.fork import survive_fork
+from resilience.fork import bound_lock, survive_fork
 
 
 class Owner:
@@ -70,3 +70,25 @@ def test_a_system_without_fork_is_fine(monkeypatch):
     monkeypatch.delattr(os, "register_at_fork", raising=False)
 
     assert runpy.run_path(fork.__file__)["survive_fork"]
+
+
+def test_a_bound_lock_is_held_by_one_thread_at_a_time_and_let_go_of_by_an_exception():
+    lock = bound_lock()
+    order = []
+
+    def other():
+        with lock:
+            order.append("other")
+
+    def fail():
+        with lock, lock:  # re-entrant
+            waiting.start()
+            order.append("first")
+            raise KeyError
+
+    waiting = threading.Thread(target=other)
+    with pytest.raises(KeyError):
+        fail()
+    waiting.join(5)
+
+    assert order == ["first", "other"]

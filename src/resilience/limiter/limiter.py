@@ -19,6 +19,7 @@ from resilience._core.key import canonical
 from resilience._core.quota import merged
 from resilience.callables import Kind, kind_of, name_of
 from resilience.checks import count
+from resilience.errors import RateLimitedError
 from resilience.limiter.base import GLANCE, Limiter, chosen_store
 from resilience.limiter.reservation import AsyncReservation, Reservation, heed_cancellation
 from resilience.limiter.waiting import AsyncWaiter, Waiter
@@ -152,8 +153,10 @@ class RateLimiter(Limiter):
         Raises:
             RateLimitedError: They do not fit; it carries the decision and its `retry_after`.
         """
-        place = canonical(key)
-        return self.required(place, self._decide(place, cost))
+        decision = self.try_acquire(*key, cost=cost)
+        if not decision:
+            raise RateLimitedError(decision)
+        return decision
 
     def peek(self, *key: Key, cost: int = 1) -> Decision:
         """Return what `try_acquire` would decide now, and take nothing."""
@@ -371,8 +374,10 @@ class AsyncRateLimiter(Limiter):
         Raises:
             RateLimitedError: They do not fit; it carries the decision and its `retry_after`.
         """
-        place = canonical(key)
-        return self.required(place, await self._decide(place, cost))
+        decision = await self.try_acquire(*key, cost=cost)
+        if not decision:
+            raise RateLimitedError(decision)
+        return decision
 
     async def peek(self, *key: Key, cost: int = 1) -> Decision:
         """Return what `try_acquire` would decide now, and take nothing."""

@@ -10,7 +10,6 @@ Rules:
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -19,7 +18,7 @@ from resilience._core.quota import Decision
 from resilience._core.table import SHARDS, SPARE, Table
 from resilience.clock import SYSTEM_CLOCK
 from resilience.events import SUBSCRIBERS
-from resilience.fork import survive_fork
+from resilience.fork import bound_lock, survive_fork
 from resilience.stores import Entry, Holding
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ class MemoryStore:
 
     def after_fork(self) -> None:
         """Replace the lock, which another thread of the parent may have held."""
-        self._lock = threading.RLock()
+        self._lock = bound_lock()
 
     def __reduce__(self) -> NoReturn:
         """Refuse to be copied or pickled."""
