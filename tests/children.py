@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 
 import pytest
 
@@ -23,3 +24,27 @@ def in_child(work):
         finally:
             os._exit(status)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def write_in_child_around(close, write):
+    """Let a forked child `write`, then this process `close` what both have, then the child `write` again."""
+    from_child, to_parent = os.pipe()
+    from_parent, to_child = os.pipe()
+
+    def work():
+        write()
+        os.write(to_parent, b"1")
+        os.read(from_parent, 1)
+        write()
+
+    def close_in_between():
+        os.read(from_child, 1)
+        close()
+        os.write(to_child, b"1")
+
+    closer = threading.Thread(target=close_in_between)
+    closer.start()
+    assert in_child(work) == 0
+    closer.join()
+    for end in (from_child, to_parent, from_parent, to_child):
+        os.close(end)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import sqlite3
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import pytest
 
 from resilience import sqlite_file
 from resilience.sqlite_file import SQLiteFile
-from tests.children import forking, in_child
+from tests.children import forking, write_in_child_around
 
 SCHEMA = "CREATE TABLE IF NOT EXISTS names (name)"
 
@@ -287,21 +286,13 @@ def test_what_a_child_writes_is_not_lost_when_its_parent_closes_the_file(path, s
     # parent, as the last one, would delete the log into which the child writes.
     file = opened(path)
     add(file, "parent")
-    from_child, to_parent = os.pipe()
-    from_parent, to_child = os.pipe()
 
-    def work():
-        mine = file if same else opened(path)
-        add(mine, "child")
-        os.write(to_parent, b"1")
-        os.read(from_parent, 1)
-        add(mine, "child")
+    mine = [file] if same else []
 
-    waiter = threading.Thread(target=lambda: (os.read(from_child, 1), file.close(), os.write(to_child, b"1")))
-    waiter.start()
-    assert in_child(work) == 0
-    waiter.join()
-    for end in (from_child, to_parent, from_parent, to_child):
-        os.close(end)
+    def write():
+        if not mine:
+            mine.append(opened(path))
+        add(mine[0], "child")
 
+    write_in_child_around(file.close, write)
     assert names(path) == ["child", "child", "parent"]

@@ -6,7 +6,6 @@ import asyncio
 import copy
 import gc
 import multiprocessing
-import os
 import pickle
 import sqlite3
 import subprocess
@@ -23,7 +22,7 @@ from resilience.janitor.sessions import Session, session_id_of
 from resilience.janitor.sqlite import AsyncSQLiteSessionStore, SQLiteSessionStore
 from resilience.janitor.usage import Usage
 from resilience.testing import FakeClock, cancel_at_every_tick, wait_until, wait_until_async
-from tests.children import forking, in_child
+from tests.children import forking, in_child, write_in_child_around
 from tests.janitor.doubles import AsyncStore, Socket, Store
 
 
@@ -379,24 +378,7 @@ def test_fault_28_what_a_child_writes_is_not_lost_when_its_parent_closes_the_fil
     # parent, as the last one, would delete the log into which the child writes.
     store = SQLiteSessionStore(path)
     store.create("parent")
-    from_child, to_parent = os.pipe()
-    from_parent, to_child = os.pipe()
-
-    def work():
-        store.create("child")
-        os.write(to_parent, b"1")
-        os.read(from_parent, 1)
-        store.create("child")
-
-    waiter = threading.Thread(
-        target=lambda: (os.read(from_child, 1), store.close(), os.write(to_child, b"1"))
-    )
-    waiter.start()
-    assert in_child(work) == 0
-    waiter.join()
-    for end in (from_child, to_parent, from_parent, to_child):
-        os.close(end)
-
+    write_in_child_around(store.close, lambda: store.create("child"))
     with SQLiteSessionStore(path) as store:
         assert store.count() == 3
 

@@ -31,7 +31,7 @@ from resilience.stores import StoreUnavailable
 from resilience.stores.memory import MemoryStore
 from resilience.stores.sqlite import SQLiteStore
 from resilience.testing import FakeClock, cancel_at_every_tick
-from tests.children import forking, in_child
+from tests.children import forking, in_child, write_in_child_around
 
 THOROUGH = os.environ.get("RESILIENCE_TESTS") == "thorough"
 
@@ -548,24 +548,7 @@ def test_fault_28_what_a_child_counts_is_not_lost_when_its_parent_closes_the_fil
     store = SQLiteStore(tmp_path / "limits.db", busy_timeout=5)
     limiter = RateLimiter("6/hour", name="x", store=store)
     limiter.try_acquire("k")
-    from_child, to_parent = os.pipe()
-    from_parent, to_child = os.pipe()
-
-    def work():
-        limiter.try_acquire("k")
-        os.write(to_parent, b"1")
-        os.read(from_parent, 1)
-        limiter.try_acquire("k")
-
-    waiter = threading.Thread(
-        target=lambda: (os.read(from_child, 1), store.close(), os.write(to_child, b"1"))
-    )
-    waiter.start()
-    assert in_child(work) == 0
-    waiter.join()
-    for end in (from_child, to_parent, from_parent, to_child):
-        os.close(end)
-
+    write_in_child_around(store.close, lambda: limiter.require("k"))
     with SQLiteStore(tmp_path / "limits.db") as store:
         assert RateLimiter("6/hour", name="x", store=store).peek("k").remaining == 3
 
@@ -578,27 +561,7 @@ def test_fault_28_nor_is_it_where_sessions_are_in_the_same_file(tmp_path):
     store, sessions = SQLiteStore(path, busy_timeout=30), SQLiteSessionStore(path)
     login = RateLimiter("6/15 minutes", name="login", store=store)
     login.require("ada")
-    from_child, to_parent = os.pipe()
-    from_parent, to_child = os.pipe()
-
-    def work():
-        login.require("ada")
-        os.write(to_parent, b"1")
-        os.read(from_parent, 1)
-        login.require("ada")
-
-    def close():
-        os.read(from_child, 1)
-        store.close()
-        sessions.close()
-        os.write(to_child, b"1")
-
-    closer = threading.Thread(target=close)
-    closer.start()
-    assert in_child(work) == 0
-    closer.join()
-    for end in (from_child, to_parent, from_parent, to_child):
-        os.close(end)
+    write_in_child_around(lambda: (store.close(), sessions.close()), lambda: login.require("ada"))
     with SQLiteStore(path) as after:
         assert RateLimiter("6/15 minutes", name="login", store=after).peek("ada").remaining == 3
 
