@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from resilience._core.counting import Charge
 from resilience._core.fixed import FixedWindow
 from resilience._core.gcra import Gcra
-from resilience._core.quota import Decision, Quota, counter_of, merged
+from resilience._core.quota import Decision, Quota, counter_of, foreseen, merged
 from resilience._core.sliding import SlidingCounts, SlidingLog
 
 LOGIN = Quota(6, per=900.0)
@@ -182,3 +183,16 @@ def test_merging_allowed_ones_takes_the_one_with_the_least_left():
     near, far = of(True, 1, 2.0, 0.0, "near"), of(True, 5, 9.0, 0.0, "far")
     assert merged([far, near]) is near
     assert merged([near, of(True, 1, 3.0, 0.0, "later")]).limiter == "later"
+
+
+def test_what_is_foreseen_is_each_decision_by_itself_with_nothing_taken():
+    login = counter_of("login", LOGIN)
+    state = login.rules.admit(None, 0, 5)
+    charges = [Charge(login, "new"), Charge(login, "ada"), Charge(login, "ada", 2)]
+    decisions = foreseen(charges, [None, state, state], 0)
+    assert [(decision.allowed, decision.remaining) for decision in decisions] == [
+        (True, 6),
+        (True, 1),
+        (False, 1),
+    ]
+    assert decisions[2].retry_after == 900

@@ -23,6 +23,8 @@ from resilience._core.sliding import EXACT_UP_TO, SlidingCounts, SlidingLog
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from resilience._core.counting import Charge, State
+
 Algorithm = Literal["sliding-window", "gcra", "fixed-window"]
 
 _ALGORITHMS: Final[tuple[str, ...]] = get_args(Algorithm)
@@ -170,6 +172,22 @@ def merged(decisions: Sequence[Decision]) -> Decision:
 
 def _patience(decision: Decision) -> float:
     return inf if decision.retry_after is None else decision.retry_after
+
+
+def foreseen(charges: Sequence[Charge], states: Sequence[State | None], now: int) -> list[Decision]:
+    """Return the decision about each charge by itself, on the state of its key, with nothing taken."""
+    return [
+        Decision(
+            (
+                charge.counter.rules.admit(state, now, charge.cost) is not None,
+                state,
+                now,
+                charge.cost,
+                charge.counter,
+            )
+        )
+        for charge, state in zip(charges, states, strict=True)
+    ]
 
 
 def counter_of(limiter: str, quota: Quota) -> Counter:

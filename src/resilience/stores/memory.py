@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from resilience._core.key import EVERYBODY
-from resilience._core.quota import Decision
+from resilience._core.quota import Decision, foreseen
 from resilience._core.table import SHARDS, SPARE, Table
 from resilience.clock import SYSTEM_CLOCK
 from resilience.events import SUBSCRIBERS
@@ -102,18 +102,7 @@ class MemoryStore:
         now = self._now()
         with self._lock:
             states = [self._table(charge.counter).find(charge.key, now)[1] for charge in charges]
-        return [
-            Decision(
-                (
-                    charge.counter.rules.admit(state, now, charge.cost) is not None,
-                    state,
-                    now,
-                    charge.cost,
-                    charge.counter,
-                )
-            )
-            for charge, state in zip(charges, states, strict=True)
-        ]
+        return foreseen(charges, states, now)
 
     def refund(self, charges: Sequence[Charge], receipts: Sequence[int]) -> None:
         """Give back charges that were taken; what has lapsed meanwhile is not given back again."""

@@ -21,7 +21,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from resilience._core.quota import Decision
+from resilience._core.quota import Decision, foreseen
 from resilience._core.table import SPARE
 from resilience.checks import count, number
 from resilience.clock import SYSTEM_CLOCK
@@ -161,18 +161,7 @@ class SQLiteStore:
         with self._reading() as book:
             now = book.now
             states = [book.find(charge)[1] for charge in charges]
-        return [
-            Decision(
-                (
-                    charge.counter.rules.admit(state, now, charge.cost) is not None,
-                    state,
-                    now,
-                    charge.cost,
-                    charge.counter,
-                )
-            )
-            for charge, state in zip(charges, states, strict=True)
-        ]
+        return foreseen(charges, states, now)
 
     def refund(self, charges: Sequence[Charge], receipts: Sequence[int]) -> None:
         """Give back charges that were taken; what has lapsed meanwhile is not given back again."""
