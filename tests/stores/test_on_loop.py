@@ -110,10 +110,10 @@ async def test_cancelled_when_the_loop_has_no_more_threads_gives_back():
     store.go.set()
     taking = asyncio.ensure_future(OffLoop(store).take(ADA))
     await asyncio.sleep(0)
-    while left(store) == 6:  # as above
+    ending = asyncio.ensure_future(asyncio.get_running_loop().shutdown_default_executor())
+    while left(store) == 6:  # as above; so the loop has the ending to do before the cancellation
         pass
     taking.cancel()
-    ending = asyncio.ensure_future(asyncio.get_running_loop().shutdown_default_executor())
     with pytest.raises(asyncio.CancelledError):
         await taking
     assert left(store) == 6
