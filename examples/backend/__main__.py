@@ -14,8 +14,10 @@ import contextlib
 import dataclasses
 import errno
 import logging
+import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -75,10 +77,11 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s  %(message)s")
     allow_many_connections()
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # what it says of each request, the policies count
+    os.umask(0o077)  # what is written concerns nobody else on this machine
     try:
         settings = Settings.from_environment()
         listener = listen(options.host, options.port)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, OverflowError) as error:  # the last for a port that no port can be
         parser.exit(1, f"{error}\n")
     address = f"http://{options.host}:{listener.getsockname()[1]}"
     settings = dataclasses.replace(settings, public_url=settings.public_url or address)
@@ -88,7 +91,13 @@ def main() -> None:
             provider = stack.enter_context(fake_telephony(settings))
             settings = dataclasses.replace(settings, telephony_url=provider)
             greeting += faults_to_try(address, settings.var, provider)
-        serve(Backend(settings), listener, f"{greeting}\nCtrl-C ends it.\n")
+        try:
+            backend = Backend(settings)
+        except (OSError, sqlite3.Error) as error:
+            parser.exit(1, f"cannot keep anything in {settings.var}: {error}; see BACKEND_VAR\n")
+        except ValueError as error:  # two settings that do not go together
+            parser.exit(1, f"{error}\n")
+        serve(backend, listener, f"{greeting}\nCtrl-C ends it.\n")
 
 
 def allow_many_connections() -> None:

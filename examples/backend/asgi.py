@@ -139,14 +139,14 @@ auth = APIRouter(prefix="/api/auth")
 @auth.post("/register", status_code=ACCEPTED)
 async def register(body: Registration, backend: TheBackend, address: Address) -> dict[str, str]:
     """Open an account. The answer is the same whether or not the address has one."""
-    await backend.accounts.register(body.email, body.password, body.name, address)
-    return {"message": "If this address is free, a code is on its way to it"}
+    registration = await backend.accounts.register(body.email, body.password, body.name, address)
+    return {"message": "If this address is free, a code is on its way to it", "registration": registration}
 
 
 @auth.post("/verify-email")
 async def verify_email(body: Verification, backend: TheBackend) -> dict[str, str]:
     """Prove an address by the code that was sent to it."""
-    await backend.accounts.verify_email(body.email, body.code)
+    await backend.accounts.verify_email(body.email, body.code, body.registration)
     return {"message": "The address is verified: you can log in"}
 
 

@@ -17,6 +17,7 @@ from examples.backend.domain.webhooks import Webhooks
 from examples.backend.ports.call_events import SQLiteCallEvents
 from examples.backend.ports.catalogue import SQLiteCatalogue
 from examples.backend.ports.database import Database
+from examples.backend.ports.flights import Flights
 from examples.backend.ports.mail import Outbox
 from examples.backend.ports.objects import FolderObjects
 from examples.backend.ports.passwords import Argon2Passwords
@@ -87,6 +88,7 @@ class Backend:
             telephony=self._telephony,
             objects=FolderObjects(var / "objects", storage_retries),
             catalogue=SQLiteCatalogue(self.database),
+            flights=Flights(),
             downloads=var / "downloads",
             within=settings.recording_deadline,
             patience=settings.recording_patience,

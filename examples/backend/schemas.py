@@ -16,7 +16,9 @@ from pydantic_core import PydanticCustomError
 from examples.backend.domain.accounts import User
 from examples.backend.domain.recordings import NotReady, Recording
 
-ADDRESS: Final = re.compile(r"""(?!.*=\?)[^@\s<>()\[\],;:\\"]+@[^@\s<>()\[\],;:\\"]+\.[^@\s<>()\[\],;:\\".]+""")
+ADDRESS: Final = re.compile(
+    r"""(?!.*=\?)[^@\s<>()\[\],;:\\"]+@[^@\s<>()\[\],;:\\"]+\.[^@\s<>()\[\],;:\\".]+"""
+)
 """Loose on purpose: only the code in the mail proves an address. It keeps out what could forge a header,
 encoded words (RFC 2047) included: they would be decoded to an address that nobody has checked."""
 MAX_ADDRESS: Final = 254
@@ -58,6 +60,7 @@ class Verification(BaseModel):
         str,
         Field(pattern="^[0-9]{6}$", validation_alias=AliasChoices("code", "otp"), description="Six digits."),
     ]
+    registration: Annotated[str | None, Field(max_length=100, description="As registering answered.")] = None
 
 
 class Resend(BaseModel):

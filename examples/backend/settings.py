@@ -7,9 +7,12 @@ sizes are bytes. The defaults run on a bare machine, as one process, with the fa
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args, get_origin, get_type_hints
+
+from resilience.http import client_address
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 PREFIX: Final = "BACKEND_"
 SHORTEST_SECRET: Final = 32
 """Characters."""
+MAY_BE_0: Final = {"drain_notice", "hashing_queue"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +64,8 @@ class Settings:
     telephony_key: str = "demo-key"
     telephony_token: str = "demo-token"  # noqa: S105 - the fake provider's
     telephony_recording_hosts: tuple[str, ...] = ()
-    """Hosts (with `:port`, unless the scheme's own) that a RecordingUrl may name, besides the API's."""
+    """Hosts (with `:port`, unless the scheme's own) that a RecordingUrl may name, besides the API's.
+    They are sent our key and token, which the provider asks for there too."""
     telephony_utc_offset: float = 19_800.0
     """The provider writes times without a zone; its clocks are this far ahead of UTC (+05:30)."""
     telephony_timeout: float = 3.0
@@ -103,11 +108,28 @@ class Settings:
             raise ValueError(
                 f"{PREFIX}SECRET has {len(self.secret)} characters: use at least {SHORTEST_SECRET}, at random"
             )
+        if self.telephony_url and not self.telephony_url.startswith(("http://", "https://")):
+            raise ValueError(f"{PREFIX}TELEPHONY_URL={self.telephony_url!r}: http:// or https:// is expected")
+        try:
+            client_address(None, (), self.trusted_proxies)
+        except ValueError as error:
+            raise ValueError(f"{PREFIX}TRUSTED_PROXIES: {error}") from None
+        for field in dataclasses.fields(self):
+            _check_number(field.name, getattr(self, field.name))
 
     @property
     def secure_cookies(self) -> bool:
         """Whether browsers reach the backend by https only."""
         return self.public_url.startswith("https://")
+
+
+def _check_number(name: str, value: object) -> None:
+    """Refuse a number that would only be found out by the first request, or by the last."""
+    if not isinstance(value, int | float) or name == "telephony_utc_offset":
+        return
+    if not math.isfinite(value) or value < 0 or (value == 0 and name not in MAY_BE_0):
+        least = "0 or more" if name in MAY_BE_0 else "more than 0"
+        raise ValueError(f"{PREFIX}{name.upper()}={value}: {least} is expected")
 
 
 def _read(name: str, text: str, kind: Any) -> Any:

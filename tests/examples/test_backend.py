@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx2
 import pytest
 
+from examples.backend.__main__ import listen
 from examples.backend.fakes.telephony import recording_of
 from tests.examples.backend_process import PATIENCE, Running, logged_in, start, wait_until
 
@@ -93,7 +94,15 @@ def test_fault_93_a_huge_password_is_refused_before_it_is_hashed(client):
 
 
 @pytest.mark.parametrize(
-    "email", ["a@b", "a b@example.com", "a@example.com\r\nBcc: all", "a\x00@example.com", "@"]
+    "email",
+    [
+        "a@b",
+        "a b@example.com",
+        "a@example.com\r\nBcc: all",
+        "a\x00@example.com",
+        "@",
+        "=?utf-8?b?YQ0K?=@example.com",
+    ],
 )
 def test_what_is_no_address_is_refused(client, email):
     answer = client.post("/api/auth/register", json={"email": email, "password": "long enough"})
@@ -197,6 +206,7 @@ def test_from_registration_to_logout(server, client):
     account = {"email": email, "password": "correct horse", "name": "Ada"}
     assert client.post("/api/auth/register", json=account).status_code == 202
     assert_error(login(client, email, "correct horse"), 403, "FORBIDDEN")  # not verified yet
+    assert "login refused for the unverified A***@example.com" in server.log()
     code = server.code_for(email)
     assert client.post("/api/auth/verify-email", json={"email": email, "code": code}).status_code == 200
 
@@ -240,7 +250,9 @@ def test_a_known_address_is_answered_like_a_new_one_and_told_by_mail(server):
             client.post("/api/auth/register", json={"email": email, "password": "another one"})
             for email in ("known@example.com", "unknown@example.com")
         ]
-        assert answers[0].json() == answers[1].json()
+        known, unknown = (answer.json() for answer in answers)
+        assert known["registration"] != unknown["registration"]
+        assert known | {"registration": ""} == unknown | {"registration": ""}
         assert [answer.status_code for answer in answers] == [202, 202]
         assert "You have an account already" in server.mail_to("known@example.com")[-1]
         assert login(client, "known@example.com", "another one").status_code == 401
@@ -277,6 +289,37 @@ def test_a_new_code_voids_the_old_one(server, client):
         assert_error(old, 400, "VALIDATION_ERROR")
     new = client.post("/api/auth/verify-email", json={"email": email, "otp": codes[-1]})
     assert new.status_code == 200
+
+
+def test_a_new_code_is_no_new_set_of_guesses(server, client):
+    email = "patient@example.com"
+    client.post("/api/auth/register", json={"email": email, "password": "correct horse"})
+
+    def guess():
+        wrong = f"{(int(server.code_for(email)) + 1) % 1_000_000:06}"
+        return client.post("/api/auth/verify-email", json={"email": email, "code": wrong}).status_code
+
+    assert [guess() for _ in range(3)] == [400] * 3
+    assert client.post("/api/auth/resend-otp", json={"email": email}).status_code == 202
+    assert [guess() for _ in range(3)] == [400, 400, 429]
+
+
+def test_a_code_can_be_bound_to_its_registration(server):
+    def register(client, password):
+        answer = client.post("/api/auth/register", json={"email": "raced@example.com", "password": password})
+        return answer.json()["registration"]
+
+    def verify(client, registration):
+        code = {"email": "raced@example.com", "code": server.code_for("raced@example.com")}
+        return client.post("/api/auth/verify-email", json={**code, "registration": registration}).status_code
+
+    with server.client() as ada, server.client() as eve:
+        own = register(ada, "Ada's password")
+        register(eve, "Eve's password")
+        assert verify(ada, own) == 400
+        assert login(eve, "raced@example.com", "Eve's password").status_code == 403
+        assert verify(ada, register(ada, "Ada's password")) == 200
+        assert login(ada, "raced@example.com", "Ada's password").status_code == 200
 
 
 def test_nobody_unknown_is_sent_a_code(server, client):
@@ -368,6 +411,17 @@ def test_a_webhook_is_taken_in_both_forms_and_repeated_without_harm(client):
     taken = client.post("/api/webhooks/demo/telephony", data=callback)
     assert taken.status_code == 200
     assert taken.headers["X-RateLimit-Limit"] == "1000"
+
+
+def test_a_tenant_s_secret_is_not_in_the_log(tmp_path):
+    with Running(tmp_path / "var", webhook_tenants="unguessable") as server, server.client() as client:
+        callback = {"CallSid": next(SIDS), "Status": "completed"}
+        path = "/api/webhooks/unguessable/telephony"
+        answers = [client.post(path, json=callback) for _ in range(1001)]
+        assert [answer.status_code for answer in answers] == [200] * 1000 + [429]
+        assert_error(answers[-1], 429, "RATE_LIMIT_EXCEEDED")
+        assert "limit webhook refused telephony, " in server.log()
+        assert "unguessable" not in server.log()
 
 
 def test_a_webhook_that_makes_no_sense_is_refused(client):
@@ -475,7 +529,9 @@ def test_behind_https_with_a_token_in_development(tmp_path):
             assert "Secure" in cookie
             assert "Path=/" in cookie
             assert "Domain" not in cookie
-        assert "details" in httpx2.get(f"{server.url}/api/nonexistent").json()
+        details = httpx2.get(f"{server.url}/api/auth/me").json()["details"]
+        assert details["exception"].startswith("resilience.errors.ServiceError: ")
+        assert "traceback" not in details
 
         refused = httpx2.get(f"{server.url}/api/monitoring/health")
         assert (refused.status_code, refused.json()["code"]) == (401, "UNAUTHORIZED")
@@ -499,3 +555,30 @@ def test_a_port_that_is_taken_is_said_and_what_to_do(tmp_path):
     assert "Traceback" not in said
     process.stdout.close()
     log.close()
+
+
+@pytest.mark.parametrize("port", ["99999", "0"])
+def test_what_keeps_it_from_starting_is_said_without_a_traceback(tmp_path, port):
+    (tmp_path / "var").write_text("a file where the folder should be")
+    process, log = start(tmp_path / "var", "--port", port)
+    assert process.wait(PATIENCE) == 1
+    log.seek(0)
+    said = log.read()
+    assert "Traceback" not in said
+    assert ("port must be 0-65535" if port == "99999" else "see BACKEND_VAR") in said
+    process.stdout.close()
+    log.close()
+
+
+def test_answers_do_not_wait_to_be_acknowledged():
+    with listen("127.0.0.1", 0) as listener:
+        client = socket.create_connection(listener.getsockname())
+        accepted, _ = listener.accept()
+        with client, accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_only_its_user_can_read_what_it_writes(server):
+    files = [file for file in server.var.rglob("*") if file.is_file()]
+    assert {file.name for file in files} >= {"backend.db", "sessions.db", "secret.key"}
+    assert not [file for file in files if file.stat().st_mode & 0o077]

@@ -112,9 +112,24 @@ async def test_until_it_is_verified_the_newest_registration_counts_and_then_none
     assert (await users.by_email(ADA)).password_hash == "second"
     assert await users.verify(ADA, code.hash, NOW)
     owner = await users.register(user_named("u3", password_hash="third"), codes.issue(ADA, NOW), NOW)
-    assert owner.id == "u1"
+    assert owner.id == "u2"
     assert (await users.by_email(ADA)).password_hash == "second"
-    assert (await users.by_id("u1")).email == ADA
+    assert (await users.by_id("u2")).email == ADA
+    assert await users.by_id("u1") is None
+
+
+async def test_nobody_proves_an_address_for_a_later_registration(users):
+    await users.register(user_named("ada", password_hash="ada's"), codes.issue(ADA, NOW), NOW)
+    eve = codes.issue(ADA, NOW)
+    await users.register(user_named("eve", password_hash="eve's"), eve, NOW)
+    assert not await users.verify(
+        ADA, eve.hash, NOW, "ada"
+    )  # Ada, with the code from the mail that Eve caused
+    assert not (await users.by_email(ADA)).verified
+    again = codes.issue(ADA, NOW)
+    await users.register(user_named("ada again", password_hash="ada's"), again, NOW)
+    assert await users.verify(ADA, again.hash, NOW, "ada again")
+    assert (await users.by_email(ADA)).password_hash == "ada's"
 
 
 async def test_only_hashes_are_stored(users, tmp_path):
@@ -146,6 +161,23 @@ async def test_a_failed_transaction_leaves_nothing_behind(database):
     with pytest.raises(LookupError):
         await database.write(half)
     assert await database.read(lambda db: db.execute("SELECT count(*) FROM call_events").fetchone()[0]) == 0
+
+
+async def test_a_transaction_that_sqlite_itself_has_undone_fails_with_its_own_error(database):
+    def fill_the_disk(db):
+        (pages,) = db.execute("PRAGMA page_count").fetchone()
+        db.execute(f"PRAGMA max_page_count = {pages}")
+        try:
+            for number in range(10_000):
+                db.execute(
+                    "INSERT INTO call_events VALUES (?, 'demo', ?, ?, '', 0)", (number, number, "x" * 1000)
+                )
+        finally:
+            db.execute("PRAGMA max_page_count = 1000000")
+
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        await database.write(fill_the_disk)
+    assert await database.write(lambda db: db.execute("SELECT count(*) FROM call_events").fetchone()[0]) == 0
 
 
 async def test_migrations_run_once(tmp_path):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
+import os
 import threading
 
 import pytest
@@ -13,11 +15,13 @@ from examples.backend.domain.recordings import NotReady, Recordings
 from examples.backend.fakes.telephony import Fault, Provider, Server, recording_of
 from examples.backend.ports.catalogue import SQLiteCatalogue
 from examples.backend.ports.database import Database
+from examples.backend.ports.flights import Flights
 from examples.backend.ports.objects import FolderObjects
 from examples.backend.ports.telephony import HTTPTelephony
 from examples.backend.settings import Settings
 from resilience import AsyncRetryManager, CircuitOpenError, DeadlineExceeded, ServiceError
 from resilience.testing import FakeClock
+from tests.examples.backend_process import wait_until
 
 SID = "c0ffee00000000000000000000000001"
 SOUND = recording_of(SID)
@@ -50,6 +54,7 @@ class Subject:
             telephony=self.telephony,
             objects=FolderObjects(folder / "objects", AsyncRetryManager(name="object-store")),
             catalogue=SQLiteCatalogue(self.database),
+            flights=Flights(),
             downloads=folder / "downloads",
             within=self.settings.recording_deadline,
             patience=self.settings.recording_patience,
@@ -108,10 +113,56 @@ async def test_a_torn_download_is_begun_anew_and_leaves_nothing(subject, fake):
     assert [file.name for file in subject.leftovers()] == [recording.sound.sha256]
 
 
-async def test_of_two_fetches_at_the_same_time_one_counts(subject):
-    one, other = await asyncio.gather(subject.fetch(), subject.fetch())
-    assert (one.object_key, one.stored_at) == (other.object_key, other.stored_at)
+async def test_fetches_of_one_recording_at_the_same_time_share_one_download(subject, fake):
+    recordings = await asyncio.gather(*(subject.fetch() for _ in range(10)))
+    assert len({(recording.object_key, recording.stored_at) for recording in recordings}) == 1
+    assert fake.provider.requests() == {"calls": 1, "recordings": 1}
     assert len(subject.leftovers()) == 1
+
+
+async def test_those_who_share_a_fetch_share_its_failure_and_the_next_begins_anew(subject, fake):
+    fake.provider.add_fault(Fault(status=400, next=1))
+    outcomes = await asyncio.gather(subject.fetch(), subject.fetch(), return_exceptions=True)
+    assert [outcome.status for outcome in outcomes] == [502, 502]
+    assert fake.provider.requests() == {"calls": 1}
+    assert (await subject.fetch()).sound.size == len(SOUND)
+
+
+async def test_who_leaves_a_shared_fetch_does_not_end_it_for_the_others(subject, fake):
+    fake.provider.add_fault(Fault(on="recordings", delay=0.1))
+    first, second = (asyncio.create_task(subject.fetch()) for _ in range(2))
+    await asyncio.to_thread(wait_until, lambda: "recordings" in fake.provider.requests())
+    first.cancel()
+    assert (await second).sound.size == len(SOUND)
+    assert first.cancelled()
+    assert fake.provider.requests() == {"calls": 1, "recordings": 1}
+
+
+async def test_a_fetch_that_fails_after_all_have_left_is_no_complaint_in_the_log(subject, fake, caplog):
+    fake.provider.add_fault(Fault(status=400, delay=0.05, next=1))
+    only = asyncio.create_task(subject.fetch())
+    await asyncio.to_thread(wait_until, fake.provider.requests)
+    only.cancel()
+    await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()})
+    gc.collect()  # asyncio complains when a task is forgotten
+    assert "never retrieved" not in caplog.text
+
+
+async def test_two_processes_that_fetch_one_recording_agree_on_it(subject_with):
+    subjects = subject_with(), subject_with()
+    one, other = await asyncio.gather(*(subject.fetch() for subject in subjects))
+    assert (one.object_key, one.stored_at) == (other.object_key, other.stored_at)
+    assert len(subjects[0].leftovers()) == 1
+
+
+async def test_what_a_killed_process_left_unfinished_is_removed_and_nothing_younger(subject_with, tmp_path):
+    downloads = tmp_path / "downloads"
+    downloads.mkdir()
+    for name, written_at in (("abandoned", CALL_ENDED - 3600), ("another process's", CALL_ENDED + 60)):
+        (downloads / name).write_bytes(SOUND)
+        os.utime(downloads / name, (written_at, written_at))
+    subject = subject_with()
+    assert [file.name for file in subject.leftovers()] == ["another process's"]
 
 
 async def test_the_details_of_another_call_are_refused(subject, fake):

@@ -35,6 +35,11 @@ def test_every_kind_of_value_is_read():
         ("BACKEND_DRAIN_NOTICE", "long", "BACKEND_DRAIN_NOTICE='long': a number is expected"),
         ("BACKEND_ENVIRONMENT", "staging", "BACKEND_ENVIRONMENT='staging': one of production, development"),
         ("BACKEND_LIMITER_STORE", "disk", "BACKEND_LIMITER_STORE='disk': one of memory, sqlite"),
+        ("BACKEND_TRUSTED_PROXIES", "10.0.0.0/8, proxy", "BACKEND_TRUSTED_PROXIES: cannot trust 'proxy'"),
+        ("BACKEND_TELEPHONY_URL", "api.example.com", "https:// is expected"),
+        ("BACKEND_DRAIN_NOTICE", "nan", "BACKEND_DRAIN_NOTICE=nan: 0 or more is expected"),
+        ("BACKEND_RECORDING_DEADLINE", "-3", "BACKEND_RECORDING_DEADLINE=-3.0: more than 0 is expected"),
+        ("BACKEND_HASHING_THREADS", "0", "BACKEND_HASHING_THREADS=0: more than 0 is expected"),
         ("BACKEND_SECRET", "short", "BACKEND_SECRET has 5 characters: use at least 32"),
     ],
 )

@@ -5,7 +5,9 @@ The rules:
 - Nobody learns from an answer whether an address has an account: registering and asking for a new code
   always answer alike, and a wrong password takes as long as an unknown user.
 - A limit is charged before anything costly or telling is done, so it guards the hashing too.
-- Until an address is verified, the newest registration of it counts; afterwards none does.
+- Until an address is verified, the newest registration of it counts; afterwards none does. A code belongs
+  to its registration: who sends the registration's id along cannot be made to prove the address for
+  somebody who registered it later, with a password of their own.
 - Every attempt is logged, with the address masked; passwords, codes and tokens never are.
 """
 
@@ -58,8 +60,13 @@ class Users(Protocol):
         """Put `code` in place of the old one; return the address to send it to, if it awaits one."""
         ...
 
-    async def verify(self, email_key: str, code_hash: bytes, now: float) -> bool:
-        """Spend one attempt at the code of this address; if it is right, the user is verified for good."""
+    async def verify(
+        self, email_key: str, code_hash: bytes, now: float, registration: str | None = None
+    ) -> bool:
+        """Spend one attempt at the code of this address; if it is right, the user is verified for good.
+
+        With a `registration`, the code of another is wrong.
+        """
         ...
 
     async def by_email(self, email_key: str) -> User | None:
@@ -129,8 +136,11 @@ class Accounts:
         self._limits = limits
         self._clock = clock
 
-    async def register(self, email: str, password: str, name: str, address: str) -> None:
+    async def register(self, email: str, password: str, name: str, address: str) -> str:
         """Open an account, and send a code to prove the address.
+
+        Returns:
+            The registration's id, for `verify_email`; one as good as any if the address has an account.
 
         Raises:
             RateLimitedError: Too many registrations from this network address.
@@ -157,9 +167,10 @@ class Accounts:
                 "Somebody, perhaps you, has just tried to open an account with this address, which has one.\n"
                 "If it was you, simply log in. If it was not, nothing has changed and nothing needs doing.\n",
             )
+        return user.id
 
-    async def verify_email(self, email: str, digits: str) -> None:
-        """Accept the code that was sent to `email`.
+    async def verify_email(self, email: str, digits: str, registration: str | None) -> None:
+        """Accept the code that was sent to `email`, for its `registration` if that is given.
 
         Raises:
             RateLimitedError: Too many attempts for this address.
@@ -167,7 +178,8 @@ class Accounts:
         """
         key = fold(email)
         await self._limits.verification(key)
-        if not await self._users.verify(key, self._codes.hash_of(key, digits), self._clock.wall()):
+        code_hash = self._codes.hash_of(key, digits)
+        if not await self._users.verify(key, code_hash, self._clock.wall(), registration):
             logger.warning("wrong code for %s", masked(email))
             raise validation_error(
                 "The code is wrong or no longer valid",

@@ -15,7 +15,11 @@ from typing import Final, NamedTuple
 LIFETIME: Final = 600.0
 """Seconds. The most that OWASP ASVS 6.5.5 allows."""
 MAX_ATTEMPTS: Final = 5
-"""Guesses at one code, right or wrong; together with the limits, 1 in 200,000 (ASVS 6.6.3)."""
+"""Guesses at one code, right or wrong, counted with it: 1 in 200,000.
+
+A new code begins its count anew, but the limit of verification does not: it counts five guesses in five
+minutes for the address, whatever code they are at (ASVS 6.6.3).
+"""
 
 
 class OneTimeCode(NamedTuple):

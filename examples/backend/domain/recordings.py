@@ -5,8 +5,9 @@ The rules:
 - What the provider says is a claim. A recording is taken only from allowed hosts, without following
   redirects, if it is sound, and up to a size; it is stored under a name of our own.
 - A recording that is not there yet is no failure: the caller is told when to look again.
-- Asking again is harmless, also at the same time: what is in the store is served from there, and of two
-  fetches of one recording the one that ends first counts.
+- Asking again is harmless, also at the same time: what is in the store is served from there, those who ask
+  for a recording that is being fetched share its fetch, and should two processes fetch it, the one that ends
+  first counts.
 - The whole fetch has one deadline, which every attempt, pause and download below it keeps to.
 """
 
@@ -17,14 +18,15 @@ import logging
 import os
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from resilience import deadline, not_found_error
 from resilience.clock import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 
     from resilience.clock import Clock
 
@@ -32,6 +34,8 @@ logger: Final = logging.getLogger("backend.recordings")
 
 UNFINISHED: Final = {"queued", "ringing", "in-progress"}
 """The states of a call that goes on."""
+LEFT_BEHIND: Final = 10
+"""A download that was last written to so many deadlines ago is nobody's."""
 LOOK_AGAIN: Final = 15.0
 """Seconds. A recording is ready one to five minutes after the call."""
 
@@ -117,6 +121,16 @@ class Catalogue(Protocol):
         ...
 
 
+class Flights(Protocol):
+    """Lets those who ask for the same at the same time share one fetch."""
+
+    async def share(
+        self, key: str, work: Callable[[], Coroutine[Any, Any, Recording | NotReady]]
+    ) -> Recording | NotReady:
+        """Return what `work()` returns, or what the fetch of this key that is under way does."""
+        ...
+
+
 class Recordings:
     """The use cases.
 
@@ -124,7 +138,8 @@ class Recordings:
         telephony: The provider.
         objects: Where recordings are kept.
         catalogue: Which are there.
-        downloads: A folder for unfinished downloads.
+        flights: How fetches are shared.
+        downloads: A folder for unfinished downloads. What a killed process has left there is removed.
         within: Seconds for one whole fetch.
         patience: Seconds after a call's end in which its recording may still appear.
         clock: Where the time comes from.
@@ -136,19 +151,22 @@ class Recordings:
         telephony: Telephony,
         objects: Objects,
         catalogue: Catalogue,
+        flights: Flights,
         downloads: Path,
         within: float,
         patience: float,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        downloads.mkdir(parents=True, exist_ok=True)
         self._telephony = telephony
         self._objects = objects
         self._catalogue = catalogue
+        self._flights = flights
         self._downloads = downloads
         self._within = within
         self._patience = patience
         self._clock = clock
+        downloads.mkdir(parents=True, exist_ok=True)
+        self._remove_leftovers()
 
     async def fetch(self, call_sid: str) -> Recording | NotReady:
         """Return the recording of this call, bringing it into the store first if need be.
@@ -160,6 +178,13 @@ class Recordings:
         """
         if stored := await self._catalogue.find(call_sid):
             return stored
+        return await self._flights.share(call_sid, partial(self._fetch, call_sid))
+
+    async def sound(self, recording: Recording) -> AsyncIterator[bytes]:
+        """Open the sound of a stored recording; return its pieces."""
+        return await self._objects.get(recording.object_key)
+
+    async def _fetch(self, call_sid: str) -> Recording | NotReady:
         with deadline(self._within):
             call = await self._telephony.call(call_sid)
             if call is None:
@@ -167,10 +192,6 @@ class Recordings:
             if call.recording_url is None:
                 return self._expected(call)
             return await self._bring(call, call.recording_url)
-
-    async def sound(self, recording: Recording) -> AsyncIterator[bytes]:
-        """Open the sound of a stored recording; return its pieces."""
-        return await self._objects.get(recording.object_key)
 
     async def _bring(self, call: Call, url: str) -> Recording | NotReady:
         with self._unfinished_download() as file:
@@ -196,6 +217,14 @@ class Recordings:
         if failed or (over and overdue):
             raise not_found_error("Recording")
         return NotReady(call.sid, LOOK_AGAIN)
+
+    def _remove_leftovers(self) -> None:
+        """Remove downloads that can belong to no fetch any more; younger ones may be another process's."""
+        for file in self._downloads.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # that process may just end its own
+                if file.stat().st_mtime < self._clock.wall() - LEFT_BEHIND * self._within:
+                    file.unlink()
+                    logger.warning("removed a download that was left unfinished: %s", file.name)
 
     @contextlib.contextmanager
     def _unfinished_download(self) -> Iterator[Path]:

@@ -24,28 +24,18 @@ class SQLiteUsers:
         """Add `user`, or put it in place of one who never proved the address; else return who did."""
 
         def register(db: sqlite3.Connection) -> User | None:
-            row = db.execute(
-                """
-                INSERT INTO users (id, email, email_key, name, password_hash, created_at)
-                VALUES (:id, :email, :email_key, :name, :password_hash, :now)
-                ON CONFLICT (email_key) DO UPDATE
-                   SET email = excluded.email, name = excluded.name, password_hash = excluded.password_hash
-                 WHERE verified_at IS NULL
-                RETURNING id
-                """,
-                {
-                    "id": user.id,
-                    "email": user.email,
-                    "email_key": user.email_key,
-                    "name": user.name,
-                    "password_hash": user.password_hash,
-                    "now": now,
-                },
-            ).fetchone()
-            if row is None:
-                return _find(db, "email_key", user.email_key)
-            _put_code(db, row["id"], code)
-            return None
+            db.execute("DELETE FROM users WHERE email_key = ? AND verified_at IS NULL", (user.email_key,))
+            owner = _find(db, "email_key", user.email_key)
+            if owner is None:
+                db.execute(
+                    """
+                    INSERT INTO users (id, email, email_key, name, password_hash, created_at)
+                    VALUES (?, ?, ?, ?, ?, ?)
+                    """,
+                    (user.id, user.email, user.email_key, user.name, user.password_hash, now),
+                )
+                _put_code(db, user.id, code)
+            return owner
 
         return await self._database.write(register)
 
@@ -63,11 +53,13 @@ class SQLiteUsers:
 
         return await self._database.write(replace)
 
-    async def verify(self, email_key: str, code_hash: bytes, now: float) -> bool:
+    async def verify(
+        self, email_key: str, code_hash: bytes, now: float, registration: str | None = None
+    ) -> bool:
         """Spend one attempt at the code of this address; if it is right, the user is verified for good.
 
-        Counted before it is compared, in one transaction: parallel guesses cannot share an attempt, and a
-        right code is accepted once.
+        With a `registration`, the code of another is wrong. An attempt is counted before it is compared, in
+        one transaction: parallel guesses cannot share one, and a right code is accepted once.
         """
 
         def verify(db: sqlite3.Connection) -> bool:
@@ -82,7 +74,7 @@ class SQLiteUsers:
                 (email_key, MAX_ATTEMPTS, now),
             ).fetchone()
             # An ordinary comparison is safe: nobody can choose a guess by its HMAC without the key.
-            if row is None or row["hash"] != code_hash:
+            if row is None or row["hash"] != code_hash or registration not in {None, row["user_id"]}:
                 return False
             db.execute("DELETE FROM email_codes WHERE user_id = ?", (row["user_id"],))
             db.execute("UPDATE users SET verified_at = ? WHERE id = ?", (now, row["user_id"]))
