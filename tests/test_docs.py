@@ -107,3 +107,29 @@ def test_the_index_names_every_page():
         set(re.findall(r"^\| \[.*?\]\((.*?)\)", (ROOT / "docs" / "README.md").read_text(), re.MULTILINE))
         == pages
     )
+
+
+PARTS = ["About", "Usage", "Defaults", "Telemetry", "How it decides", "Anti-patterns"]
+WITHOUT_PARTS = {"README.md", "benchmarks.md", "design.md", "faults.md", "glossary.md"}
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name not in WITHOUT_PARTS], ids=lambda page: page.name
+)
+def test_a_page_has_its_parts_in_order(page):
+    headings = re.findall(r"^## (.+)$", page.read_text(), re.MULTILINE)
+
+    assert [part for heading in headings for part in PARTS if heading.startswith(part)] == PARTS
+
+
+def test_the_plan_of_the_house_is_the_house():
+    (plan,) = re.findall(
+        r"^src/resilience/\n(.*?)^```$", (ROOT / "docs" / "design.md").read_text(), re.DOTALL | re.MULTILINE
+    )
+    house = {
+        path.name + "/" * path.is_dir()
+        for path in (ROOT / "src" / "resilience").iterdir()
+        if path.name not in {"__pycache__", "py.typed"}
+    }
+
+    assert set(re.findall(r"^  (\S+)", plan, re.MULTILINE)) == house
