@@ -7,6 +7,7 @@ import pickle
 import pytest
 
 from resilience._core.counting import Charge
+from resilience._core.key import canonical
 from resilience._core.table import SHARDS
 from resilience.events import subscribe
 from resilience.stores.memory import MemoryStore
@@ -90,6 +91,17 @@ def test_fast_path_decides_as_take_does(notation, otherwise):
     assert [bool(decision) for decision in decisions] == [True, True, False]
     assert decisions[2] == here.take([Charge(each, "ada")])[0]
     assert take_one().remaining == 1  # no key at all is everybody's
+    assert not otherwise.asked
+
+
+def test_fast_path_takes_keys_of_several_parts(otherwise):
+    here = MemoryStore(clock=FakeClock())
+    each = counter("3/hour")
+    take_one = fast(here, each, otherwise)
+    here.take([Charge(each, canonical(("ada", "::1")))])
+    assert [take_one("ada", "::1").remaining, take_one("ada").remaining] == [1, 1]
+    with pytest.raises(ValueError, match="a part of the key is empty"):
+        take_one("ada", "")
     assert not otherwise.asked
 
 

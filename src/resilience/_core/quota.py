@@ -160,11 +160,14 @@ def merged(decisions: Sequence[Decision]) -> Decision:
     if not refusing:
         return min(decisions, key=lambda decision: (decision.remaining, -decision.reset_after))
     binding = max(refusing, key=_patience)
+    least = min(decision.remaining for decision in decisions)
+    if binding.remaining == least:
+        return binding
     return Decision.of(
         False,
         binding.quota,
         binding.limiter,
-        remaining=min(decision.remaining for decision in decisions),
+        remaining=least,
         reset_after=binding.reset_after,
         retry_after=binding.retry_after,
     )

@@ -148,6 +148,9 @@ class SlidingCounts:
 
     def admit(self, state: Counts | None, now: int, cost: int = 1) -> Counts | None:
         """Return the state after taking `cost` units, or None if they do not fit."""
+        if state is not None and now < state[0]:
+            until, total, newest, before, parts = state
+            return (until, total + cost, newest, before, parts) if total + cost <= self._limit else None
         total, parts = self._counting(state, now)
         if total + cost > self._limit:
             return None
@@ -172,7 +175,9 @@ class SlidingCounts:
 
     def remaining(self, state: Counts | None, now: int) -> int:
         """Return the units that would fit."""
-        return self._limit - self._counting(state, now)[0]
+        if state is None:
+            return self._limit
+        return self._limit - (state[1] if now < state[0] else self._counting(state, now)[0])
 
     def fits_at(self, state: Counts | None, now: int, cost: int) -> int | None:
         """Return the first instant at which `cost` units fit; None if they never do."""
@@ -226,13 +231,13 @@ class SlidingCounts:
 
     def _counting(self, state: Counts | None, now: int) -> tuple[int, bytes]:
         """Return the units that still count, and the parts that they are in."""
-        if state is None:
+        if state is None or state[2] <= now:
             return 0, b""
         packed = self.pack(state)
         total = state[1]
         first = _INSTANT
         instant = _pack(now)
-        while first < len(packed) and packed[first : first + _INSTANT] <= instant:
+        while packed[first : first + _INSTANT] <= instant:
             total -= _unpack(packed[first + _INSTANT : first + _ENTRY])
             first += _ENTRY
         return total, packed[first:]

@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from resilience._core.key import EVERYBODY
+from resilience._core.key import EVERYBODY, canonical
 from resilience._core.quota import Decision, foreseen
 from resilience._core.table import SHARDS, SPARE, Table
 from resilience.clock import SYSTEM_CLOCK
@@ -155,7 +155,7 @@ class MemoryStore:
         """Return the quickest way to take one unit for one key of one counter.
 
         The function takes a key as callers give it. It asks `otherwise` wherever there is anything to it: a
-        key that is not held as it stands, a cost, a shard to turn over, another thread in between, a refusal
+        key that is not held, or not as it stands, a cost, a shard to turn over, another thread in between, a refusal
         that somebody listens to, or while `waiting` is true.
 
         The decision is made on the state without the lock; the lock is held only to put the new state in
@@ -171,15 +171,16 @@ class MemoryStore:
 
         def try_acquire(key: Any = EVERYBODY, /, *more: Any, cost: int = 1) -> Decision | Answer:
             now = clock()
-            if not (more or cost != 1 or waiting or now >= table.tidy_at):
+            if cost == 1 and now < table.tidy_at and not waiting:
                 try:
-                    shard = young[hash(key) & last_shard]
-                    state = shard[key]
+                    place = canonical((key, *more)) if more else key
+                    shard = young[hash(place) & last_shard]
+                    state = shard[place]
                     after = admit(state, now)
                     if after is not None:
                         with self._lock:
-                            if shard[key] is state:
-                                shard[key] = after
+                            if shard[place] is state:
+                                shard[place] = after
                                 return Decision((True, after, now, 1, counter))
                     elif not (hooks or SUBSCRIBERS.hooks):
                         return Decision((False, state, now, 1, counter))
