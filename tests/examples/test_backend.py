@@ -530,7 +530,7 @@ def test_behind_https_with_a_token_in_development(tmp_path):
             assert "Path=/" in cookie
             assert "Domain" not in cookie
         details = httpx2.get(f"{server.url}/api/auth/me").json()["details"]
-        assert details["exception"].startswith("resilience.errors.ServiceError: ")
+        assert details["exception"].startswith("resilience.errors.service.ServiceError: ")
         assert "traceback" not in details
 
         refused = httpx2.get(f"{server.url}/api/monitoring/health")

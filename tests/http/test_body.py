@@ -118,7 +118,7 @@ def test_an_error_without_a_cause_tells_of_itself_if_it_was_raised():
     with pytest.raises(ServiceError):
         raise error
     details = error_body(error, request_id="r1", development=True)["details"]
-    assert details == {"exception": "resilience.errors.ServiceError: User not found"}
+    assert details == {"exception": "resilience.errors.service.ServiceError: User not found"}
 
 
 def test_only_a_failure_of_ours_tells_where_it_was_raised():
@@ -126,7 +126,7 @@ def test_only_a_failure_of_ours_tells_where_it_was_raised():
     with pytest.raises(ServiceError):
         raise error
     details = error_body(error, request_id="r1", development=True)["details"]
-    assert details["exception"] == "resilience.errors.ServiceError: the disk is full"
+    assert details["exception"] == "resilience.errors.service.ServiceError: the disk is full"
     assert "raise error" in details["traceback"][-1]
 
 

@@ -1,0 +1,130 @@
+"""What the policies raise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from resilience.errors.codes import ErrorCode
+from resilience.errors.service import ServiceError
+
+if TYPE_CHECKING:
+    from resilience._core.quota import Decision
+
+
+class _PolicyError(ServiceError):
+    """What a policy raises.
+
+    Rejections are the hot path of an outage, so these have no Python `__init__`: their fields are
+    properties over `args`, and the message is formatted only when someone reads it. Messages name breakers
+    and limiters, which are nobody else's business.
+    """
+
+    internal = True
+
+    if TYPE_CHECKING:  # each has its own signature for checkers, and the builtin's code
+
+        def __init__(self, *args: object) -> None: ...
+
+    else:
+        __init__ = Exception.__init__
+
+
+class CircuitOpenError(_PolicyError):
+    """The circuit breaker rejected the call, which was not begun.
+
+    Args:
+        name: The breaker's name.
+        retry_after: Seconds until a probe is let in; None where it is held open by hand.
+
+    Example:
+        >>> error = CircuitOpenError("storage", 4.2)
+        >>> str(error), error.status
+        ("circuit breaker 'storage' is open: try again in 4.2 s", 503)
+    """
+
+    code = ErrorCode.SERVICE_UNAVAILABLE
+
+    if TYPE_CHECKING:
+
+        def __init__(self, name: str, retry_after: float | None) -> None: ...
+
+    @property
+    def name(self) -> str:
+        """The breaker's name."""
+        name: str = self.args[0]
+        return name
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds until the breaker will let a probe in; None where it is held open by hand."""
+        retry_after: float | None = self.args[1]
+        return retry_after
+
+    @property
+    def message(self) -> str:
+        """What happened, and when to try again."""
+        if self.retry_after is None:
+            return f"circuit breaker {self.name!r} is held open: try again once it has been released"
+        return f"circuit breaker {self.name!r} is open: try again in {self.retry_after:.1f} s"
+
+
+class RateLimitedError(_PolicyError):
+    """The limiter refused the call, which was not begun.
+
+    Args:
+        decision: What the limiter decided, with all its figures.
+    """
+
+    code = ErrorCode.RATE_LIMIT_EXCEEDED
+
+    if TYPE_CHECKING:
+
+        def __init__(self, decision: Decision) -> None: ...
+
+    @property
+    def decision(self) -> Decision:
+        """What the limiter decided, with all its figures."""
+        decision: Decision = self.args[0]
+        return decision
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds until the call would be let through; None where it costs more than the quota holds."""
+        return self.decision.retry_after
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the call will be let through later: not if it costs more than the quota ever allows."""
+        return self.retry_after is not None
+
+    @property
+    def message(self) -> str:
+        """Which limit was reached, and when to try again."""
+        decision = self.decision
+        if decision.retry_after is None:
+            return f"rate limiter {decision.limiter!r}: the call costs more than {decision.quota} ever allows"
+        return (
+            f"rate limiter {decision.limiter!r}: {decision.quota} reached; "
+            f"try again in {decision.retry_after:.1f} s"
+        )
+
+
+class DeadlineExceeded(_PolicyError, TimeoutError):  # noqa: N818 - the name is public and fixed
+    """The time for the whole call was up before it had an answer.
+
+    Args:
+        message: Which time, and what was being done.
+
+    Example:
+        >>> try:
+        ...     raise DeadlineExceeded("2.0 s were up after 3 attempts")
+        ... except TimeoutError as error:
+        ...     print(error)
+        2.0 s were up after 3 attempts
+    """
+
+    code = ErrorCode.TIMEOUT
+
+    if TYPE_CHECKING:
+
+        def __init__(self, message: str) -> None: ...
