@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx2
@@ -35,6 +35,9 @@ UNUSABLE: Final = ErrorCode("EXTERNAL_SERVICE_ERROR", 502, "A service we depend 
 NOT_FOUND: Final = 404
 MAX_DETAILS: Final = 256 * 1024
 """Bytes of a call's details; a long call with many legs has some ten thousand."""
+EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
+LONGEST_CALL: Final = 7 * 86_400
+"""Seconds. What goes beyond these two is a mistake, and would be one of ours if it were stored."""
 SOUND_TYPES: Final = {"audio/wav", "audio/x-wav", "audio/wave", "audio/mpeg", "audio/mp3"}
 SOUND_BEGINNINGS: Final = (b"RIFF", b"ID3", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2")
 """How WAV and MP3 files begin, whatever type was announced."""
@@ -127,21 +130,32 @@ class HTTPTelephony:
             ValueError, LookupError, TypeError: They are not what the provider documents.
         """
 
-        def seconds(text: str | None) -> float | None:
-            if not text or text.startswith("0000"):  # as the provider writes a time that is not known
-                return None
-            return datetime.fromisoformat(text).replace(tzinfo=self._zone).timestamp()
+        def text(name: str) -> str:
+            return (
+                str(details[name]).encode().decode()
+            )  # JSON may hold half a character, which nothing else can
 
+        def seconds(name: str) -> float | None:
+            if not details[name] or text(name).startswith("0000"):  # the provider's way to write "unknown"
+                return None
+            instant = datetime.fromisoformat(text(name)).replace(tzinfo=self._zone)
+            if instant < EARLIEST:
+                raise ValueError(f"no call was made at {instant}")
+            return instant.timestamp()
+
+        duration = int(details["Duration"] or 0)
+        if not 0 <= duration <= LONGEST_CALL:
+            raise ValueError(f"no call lasts {duration} seconds")
         return Call(
-            sid=str(details["Sid"]),
-            status=str(details["Status"]),
-            from_number=str(details["From"]),
-            to_number=str(details["To"]),
-            direction=str(details["Direction"]),
-            started_at=seconds(details["StartTime"]),
-            ended_at=seconds(details["EndTime"]),
-            duration=int(details["Duration"]) if details["Duration"] else None,
-            recording_url=str(details["RecordingUrl"] or "") or None,
+            sid=text("Sid"),
+            status=text("Status"),
+            from_number=text("From"),
+            to_number=text("To"),
+            direction=text("Direction"),
+            started_at=seconds("StartTime"),
+            ended_at=seconds("EndTime"),
+            duration=duration if details["Duration"] else None,
+            recording_url=text("RecordingUrl") if details["RecordingUrl"] else None,
         )
 
     @contextlib.contextmanager
