@@ -73,4 +73,4 @@ def test_every_delay_is_finite_and_within_the_cap(initial, cap, multiplier, jitt
 @given(seconds, seconds, st.floats(1, 1e308), st.integers(1, 5000))
 def test_the_ceiling_never_falls(initial, cap, multiplier, attempt):
     backoff = Backoff(initial, cap, multiplier, "none")
-    assert backoff.ceiling(attempt) <= backoff.ceiling(attempt + 1)
+    assert backoff.delay(attempt, None, random.random) <= backoff.delay(attempt + 1, None, random.random)

@@ -23,6 +23,16 @@ def test_a_note_stands_beside_those_of_others():
     assert notes(error) == ["from the application", "resilience: 2 attempts; stopped: x"]
 
 
+@pytest.mark.parametrize("odd", [[1, 2], (1, 2), "text", None])
+def test_notes_that_are_no_list_of_strings_are_kept_and_hide_nothing(odd):
+    error = ValueError()
+    error.__notes__ = odd
+    leave(error, "first", 1, 0, exhausted=True)
+    leave(error, "later", 2, 1, exhausted=True)
+    before = list(odd) if isinstance(odd, list | tuple) else [odd]
+    assert notes(error) == [*before, "resilience: later"]
+
+
 def test_an_inner_retrys_note_stays_and_an_earlier_calls_goes():
     error = ValueError()
     error.add_note("from the application")

@@ -34,7 +34,7 @@ class Backoff:
 
     Example:
         >>> backoff = Backoff(initial_delay=1.0, max_delay=30.0, multiplier=2.0, jitter="none")
-        >>> [backoff.ceiling(attempt) for attempt in range(1, 8)]
+        >>> [backoff.delay(attempt, None, random=lambda: 0.5) for attempt in range(1, 8)]
         [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
     """
 
@@ -48,14 +48,6 @@ class Backoff:
         self.multiplier = multiplier
         self.jitter = jitter
 
-    def ceiling(self, attempt: int) -> float:
-        """Return the delay after `attempt` before jitter, in seconds."""
-        try:
-            ceiling = self.initial_delay * self.multiplier ** (attempt - 1)
-        except OverflowError:
-            return self.max_delay if self.initial_delay else 0.0
-        return ceiling if ceiling < self.max_delay else self.max_delay  # noqa: FURB136 - min() costs a call
-
     def delay(self, attempt: int, previous: float | None, random: Random) -> float:
         """Return the delay between `attempt` and the next.
 
@@ -68,20 +60,25 @@ class Backoff:
             Seconds, from 0 to `max_delay`.
         """
         jitter = self.jitter
-        if jitter == "full":
-            return self.ceiling(attempt) * random()
-        if jitter == "none":
-            return self.ceiling(attempt)
-        low, high = self._range(attempt, previous)
-        return min(low + (high - low) * random(), high)  # rounding may lift the sum above `high`
-
-    def _range(self, attempt: int, previous: float | None) -> tuple[float, float]:
-        """Return between what the delay is drawn, for the other jitters."""
-        if self.jitter == "decorrelated":
+        if jitter == "decorrelated":
             lowest = min(self.initial_delay, self.max_delay)
-            return lowest, min(3 * (lowest if previous is None else previous), self.max_delay)
-        ceiling = self.ceiling(attempt)
-        if self.jitter == "equal":
-            return ceiling / 2, ceiling
-        proportion = float(self.jitter)
-        return ceiling * (1 - proportion), min(ceiling * (1 + proportion), self.max_delay)
+            highest = 3 * (lowest if previous is None else previous)
+            return _between(lowest, min(highest, self.max_delay), random)
+        try:
+            ceiling = self.initial_delay * self.multiplier ** (attempt - 1)
+        except OverflowError:
+            ceiling = self.max_delay if self.initial_delay else 0.0
+        if ceiling > self.max_delay:  # noqa: PLR1730 - min() costs a call
+            ceiling = self.max_delay
+        if jitter == "full":
+            return ceiling * random()
+        if jitter == "none":
+            return ceiling
+        if jitter == "equal":
+            return _between(ceiling / 2, ceiling, random)
+        proportion = float(jitter)
+        return _between(ceiling * (1 - proportion), min(ceiling * (1 + proportion), self.max_delay), random)
+
+
+def _between(low: float, high: float, random: Random) -> float:
+    return min(low + (high - low) * random(), high)  # rounding may lift the sum above `high`

@@ -89,6 +89,8 @@ class Ledger:
     def pay(self, attempt: int) -> bool:
         """Pay for the retry after the failure of `attempt`; return whether that was possible."""
         budget = self.budget
+        if budget is None and attempt == 1:
+            return True  # nothing to settle
         with BOOKS.lock:
             if budget is not None and not budget.state.pay():
                 self._counts.budget += 1

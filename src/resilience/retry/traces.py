@@ -19,7 +19,7 @@ that refuse attributes (frozen dataclasses), and pickle everywhere.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,15 +41,21 @@ def leave(error: BaseException, text: str, number: int, began: int, *, exhausted
         exhausted: Whether a retry that was wanted was left out.
     """
     attributes = error.__dict__
-    notes = attributes.get("__notes__", ())
-    if _KEY in attributes:
-        earlier, was_exhausted = attributes[_KEY]
+    notes: list[Any] = []
+    if attributes:  # most exceptions have none
+        notes = _notes(attributes.get("__notes__", []))
+        earlier, was_exhausted = attributes.get(_KEY, _NO_MARK)
         if earlier > began:
             exhausted = exhausted or was_exhausted
         else:
-            notes = [note for note in notes if not note.startswith(_PREFIX)]
+            notes = [note for note in notes if not (isinstance(note, str) and note.startswith(_PREFIX))]
     attributes["__notes__"] = [*notes, _PREFIX + text]
     attributes[_KEY] = (number, exhausted)
+
+
+def _notes(there: Any) -> list[Any]:
+    """Return the notes that are there, also if whoever wrote them did so without `add_note`."""
+    return [*there] if isinstance(there, list | tuple) else [there]
 
 
 def inner_retry_exhausted(error: BaseException, began: int) -> bool:
