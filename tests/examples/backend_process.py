@@ -42,7 +42,7 @@ class Running:
 
     def __init__(self, var, **settings):
         self.var = var
-        self.process, self._log = start(var, trusted_proxies="127.0.0.1/32", **settings)
+        self.process, self._log = start(var, **{"trusted_proxies": "127.0.0.1/32"} | settings)
         self.greeting = ""
         for line in self.process.stdout:
             self.greeting += line
@@ -54,15 +54,22 @@ class Running:
         self.provider = httpx2.Client(base_url=self.provider_url)
 
     def __enter__(self):
-        wait_until(self.is_ready)
+        try:
+            wait_until(self.is_ready)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *exc_info):
         self.provider.close()
-        if self.process.poll() is None:
-            self.stop()
-        self.process.stdout.close()
-        self._log.close()
+        try:
+            if self.process.poll() is None:
+                self.stop()
+        finally:
+            self.process.kill()  # does nothing to one that has ended
+            self.process.stdout.close()
+            self._log.close()
 
     def is_ready(self):
         try:

@@ -189,6 +189,37 @@ def test_the_api_is_limited_by_client_and_tells_what_is_left(user, client):
     assert int(again["X-RateLimit-Remaining"]) == int(mine["X-RateLimit-Remaining"]) - 1
 
 
+def test_every_limited_route_tells_what_is_left(server, user, client):
+    someone = {"email": "someone@example.com"}
+    account, code = {**someone, "password": "long enough"}, {**someone, "code": "000000"}
+    callback = {"CallSid": "c1", "Status": "busy"}
+    answers = {
+        ("5", "4"): [
+            client.post("/api/auth/register", json=account),
+            client.post("/api/auth/verify-email", json=code),
+        ],
+        ("3", "2"): [client.post("/api/auth/resend-otp", json=someone)],
+        ("6", "5"): [login(client, "someone@example.com")],
+        ("100", "99"): [client.get(f"/api/recordings/{next(SIDS)}")],  # to a stranger
+    }
+    for (limit, left), given in answers.items():
+        for answer in given:
+            assert answer.headers["X-RateLimit-Limit"] == limit
+            assert answer.headers["X-RateLimit-Remaining"] == left
+            assert answer.headers["X-RateLimit-Reset"].isdecimal()
+    told = user.get("/api/recordings/nosuchcall"), client.post("/api/webhooks/demo/telephony", json=callback)
+    assert [answer.headers["X-RateLimit-Limit"] for answer in told] == ["100", "1000"]
+
+
+def test_an_address_that_no_trusted_proxy_tells_is_not_believed(tmp_path):
+    with Running(tmp_path / "var", trusted_proxies="") as server:
+        answers = []
+        for number in range(7):
+            with server.client(f"192.0.2.{number}") as client:
+                answers.append(login(client, "ada@example.com").status_code)
+        assert answers == [401] * 6 + [429]
+
+
 def test_limits_in_sqlite_survive_a_restart(tmp_path):
     for expected in ([401] * 6, [429]):
         with (

@@ -8,6 +8,7 @@ import hashlib
 import os
 import threading
 
+import httpx2
 import pytest
 
 from examples.backend.assembly import telephony_policies
@@ -325,6 +326,13 @@ async def test_details_that_cannot_be_read_are_the_providers_failure(subject, fa
     with pytest.raises(ServiceError) as caught:
         await subject.fetch()
     assert caught.value.status == 502
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b"\xff"])
+def test_a_fake_that_is_told_nonsense_says_so(fake, body):
+    assert httpx2.post(f"{fake.address}/_control/faults", content=body).status_code == 400
+    assert httpx2.put(f"{fake.address}/_control/calls/{SID}", content=body).status_code == 400
+    assert httpx2.post(f"{fake.address}/_control/faults", json={"stauts": 503}).status_code == 400
 
 
 async def test_our_wrong_password_is_a_failure_of_ours_and_opens_no_breaker(subject_with):

@@ -216,7 +216,11 @@ class Handler(BaseHTTPRequestHandler):
         if not match:
             self._send_rest_exception(404, "Not found")
             return
-        details = self._read_json()
+        try:
+            details = self._read_json()
+        except (TypeError, ValueError) as refusal:
+            self._send_rest_exception(400, str(refusal))
+            return
         self.server.provider.change_call(match["sid"], details)
         self._send_json(200, details)
 
