@@ -38,6 +38,8 @@ GRACE: Final = 3
 """Whole seconds that running requests get to end after SIGTERM."""
 BACKLOG: Final = 2048
 """Connections that may wait to be accepted."""
+CURL: Final = "curl -sw '\\n'"
+"""How one asks from a terminal: without a progress bar, and with a line's end after each answer."""
 
 
 class Server(uvicorn.Server):
@@ -126,7 +128,7 @@ def serve(backend: Backend, listener: socket.socket, greeting: str) -> None:
 
 def accounts_to_try(address: str, var: Path) -> str:
     """Return what a newcomer may want to copy into another terminal."""
-    send = f"curl -s -H 'Content-Type: application/json' {address}/api/auth"
+    send = f"{CURL} -H 'Content-Type: application/json' {address}/api/auth"
     return f"""
 The backend runs at {address}
 
@@ -152,16 +154,16 @@ The fake telephony provider runs at {provider}
 
 Have it fail twice, fetch the recording of a call all the same, and see the retries:
 
-    curl -s {provider}/_control/faults -d '{{"next": 2, "status": 503}}'
-    curl -s {recordings}/{sid}1
-    curl -s {address}/api/monitoring/retry-stats
+    {CURL} {provider}/_control/faults -d '{{"next": 2, "status": 503}}'
+    {CURL} {recordings}/{sid}1
+    {CURL} {address}/api/monitoring/retry-stats
 
 Have it fail for good, fetch another one a few times, and see the breaker open; then mend it:
 
-    curl -s {provider}/_control/faults -d '{{"status": 503}}'
-    for i in 1 2 3 4 5 6; do curl -s -i {recordings}/{sid}2; echo; done
-    curl -s {address}/api/monitoring/breakers
-    curl -s -X DELETE {provider}/_control/faults
+    {CURL} {provider}/_control/faults -d '{{"status": 503}}'
+    for i in 1 2 3 4 5 6; do {CURL} -i {recordings}/{sid}2; done
+    {CURL} {address}/api/monitoring/breakers
+    {CURL} -X DELETE {provider}/_control/faults
 """
 
 

@@ -1,6 +1,6 @@
 """What operators see: health, and the figures of every policy; the same whatever framework serves it.
 
-An open breaker or a janitor that has stopped is a warning: the backend still does most of its work, and
+An open breaker, much memory in use or a janitor that has stopped is a warning: the backend still does most of its work, and
 taking it out of service would help nobody. Only a process that is about to end wants no requests.
 """
 
@@ -62,7 +62,8 @@ class Monitoring:
         for breaker in self._backend.breakers:
             state = breaker.snapshot().state
             checks[f"breaker:{breaker.name}"] = _check(state in {"closed", "forced-closed"}, state)
-        checks["janitor"] = _check(janitor.is_running, f"{janitor.sweeps} sweeps; {janitor.memory} in use")
+        checks["janitor"] = _check(janitor.is_running, f"{janitor.sweeps} sweeps")
+        checks["memory"] = _check(not janitor.memory_high, f"{janitor.memory} in use")
         worst = max((check["status"] for check in checks.values()), key=WORSE.index)
         return {"status": worst, "checks": checks}
 
@@ -76,7 +77,8 @@ class Monitoring:
 
     def cleanup_stats(self) -> dict[str, Any]:
         """Return what the janitor has done."""
-        return self._backend.janitor.stats().as_dict()
+        stats = self._backend.janitor.stats()
+        return {**stats.as_dict(), "last_sweep_at": timestamp(stats.last_sweep_at)}
 
     def retry_stats(self) -> dict[str, Any]:
         """Return what was retried: in all, and by dependency."""

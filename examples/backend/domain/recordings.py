@@ -176,8 +176,6 @@ class Recordings:
                 failed (502, 503); the circuit breaker rejected the call (503).
             DeadlineExceeded: It could not be done in time (504).
         """
-        if stored := await self._catalogue.find(call_sid):
-            return stored
         return await self._flights.share(call_sid, partial(self._fetch, call_sid))
 
     async def sound(self, recording: Recording) -> AsyncIterator[bytes]:
@@ -185,6 +183,8 @@ class Recordings:
         return await self._objects.get(recording.object_key)
 
     async def _fetch(self, call_sid: str) -> Recording | NotReady:
+        if stored := await self._catalogue.find(call_sid):  # asked here, or it could be stored in between
+            return stored
         with deadline(self._within):
             call = await self._telephony.call(call_sid)
             if call is None:
