@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilience.deadline import CURRENT, Instant, deadline, remaining
+from resilience.deadline import CURRENT, Instant, deadline, remaining, restore
 from resilience.errors import DeadlineExceeded
 from resilience.testing import FakeClock
 
@@ -126,6 +126,80 @@ def test_a_new_thread_sees_the_deadline_only_in_a_copied_context():
             thread.join()
     assert seen[0] is None
     assert 50 < seen[1] <= 60
+
+
+async def test_one_block_may_be_entered_by_many_tasks_at_once():
+    clock = FakeClock()
+    limit = deadline(5.0, clock=clock)
+    entered, left, seen = asyncio.Event(), asyncio.Event(), []
+
+    async def first():
+        with limit:
+            await entered.wait()
+        seen.append(remaining())
+        left.set()
+
+    async def second():
+        clock.advance(1.0)
+        with limit:
+            entered.set()
+            await left.wait()
+            seen.append(remaining())
+        seen.append(remaining())
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(first())
+        group.create_task(second())
+    assert seen == [None, 5.0, None]
+
+
+def test_one_block_may_be_entered_by_many_threads_at_once():
+    limit, ready, seen = deadline(60.0), threading.Barrier(4), []
+
+    def enter(turn):
+        with limit:
+            ready.wait()
+            for _ in range(turn):
+                ready.wait()  # they leave one after the other, in the order of their entry or not
+            seen.append(remaining())
+            for _ in range(3 - turn):
+                ready.wait()
+        seen.append(remaining())
+
+    threads = [threading.Thread(target=enter, args=(turn,)) for turn in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen.count(None) == 4
+    assert all(left is None or 50 < left <= 60 for left in seen)
+
+
+def test_blocks_that_are_left_crosswise_leave_nothing_behind():
+    clock = FakeClock()
+
+    def generator():
+        with deadline(60.0, clock=clock):
+            yield
+
+    suspended = generator()
+    with deadline(5.0, clock=clock):
+        next(suspended)
+        assert remaining() == 5.0
+    suspended.close()
+    assert CURRENT.get() is None
+    suspended = generator()
+    with deadline(90.0, clock=clock):
+        with deadline(70.0, clock=clock):
+            next(suspended)
+        suspended.close()
+        assert remaining() == 90.0
+
+
+def test_what_was_set_in_another_context_is_not_restored_here():
+    token = contextvars.copy_context().run(CURRENT.set, Instant(1.0, FakeClock()))
+    restore(token)
+    assert CURRENT.get() is None
 
 
 def test_a_block_that_is_left_in_another_context_disturbs_nobody():

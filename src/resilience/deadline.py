@@ -33,10 +33,23 @@ class Instant(NamedTuple):
     at: float
     """Monotonic seconds of that clock."""
     clock: Clock
+    outer: Instant | None = None
+    """The deadline around it."""
+    block: deadline | None = None
+    """The block that it is the deadline of."""
 
     def left(self) -> float:
         """Return the seconds until the instant; not above 0 once it has passed."""
         return self.at - self.clock.now()
+
+    def without(self, block: deadline) -> Instant | None:
+        """Return what is left of this and the deadlines around it once `block` ends.
+
+        It is not always the innermost: a generator may hold a block longer than its consumer holds one.
+        """
+        if self.block is block:
+            return self.outer
+        return self if self.outer is None else self._replace(outer=self.outer.without(block))
 
     def require(self, name: str) -> None:
         """Do nothing before the instant.
@@ -58,7 +71,7 @@ def restore(token: Token[Instant | None]) -> None:
     try:
         CURRENT.reset(token)
     except ValueError:
-        # A generator that holds the block is closed in some other context than it was begun in, by the
+        # A generator that holds the attempt is closed in some other context than it was begun in, by the
         # garbage collector say. That context never had this deadline, so nothing is left to undo.
         return
 
@@ -92,8 +105,8 @@ class deadline:  # noqa: N801 - it is read as a function: `with deadline(2.0):`
         ValueError: `seconds` is negative, infinite or not a number.
         TypeError: `seconds` is no number at all.
 
-    Threads and tasks have their own contexts, and each sees the deadlines set in its own. One object may
-    be entered again, but not by several threads or tasks at once.
+    Threads and tasks have their own contexts, and each sees the deadlines set in its own. The object itself
+    keeps nothing: it may be a constant that many of them enter at once, and each has the whole time.
 
     Example:
         >>> from resilience.testing import FakeClock
@@ -105,20 +118,20 @@ class deadline:  # noqa: N801 - it is read as a function: `with deadline(2.0):`
         1.5
     """
 
-    __slots__ = ("_clock", "_seconds", "_tokens")
+    __slots__ = ("_clock", "_seconds")
 
     def __init__(self, seconds: float, *, clock: Clock = SYSTEM_CLOCK) -> None:
         self._seconds = number("deadline", seconds, least=0)
         self._clock = clock
-        self._tokens: list[Token[Instant | None]] = []
 
     def __enter__(self) -> Self:
         """Begin to count."""
         outer = CURRENT.get()
-        instant = Instant(self._clock.now() + self._seconds, self._clock)
         if outer is not None and outer.left() < self._seconds:
-            instant = outer
-        self._tokens.append(CURRENT.set(instant))
+            instant = Instant(outer.at, outer.clock, outer, self)
+        else:
+            instant = Instant(self._clock.now() + self._seconds, self._clock, outer, self)
+        CURRENT.set(instant)
         return self
 
     def __exit__(
@@ -127,5 +140,11 @@ class deadline:  # noqa: N801 - it is read as a function: `with deadline(2.0):`
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Return to the deadline from before."""
-        restore(self._tokens.pop())
+        """Return to the deadline from before.
+
+        Where a generator that holds the block is closed in some other context than it was begun in, by the
+        garbage collector say, that context never had this deadline, and keeps its own.
+        """
+        instant = CURRENT.get()
+        if instant is not None:
+            CURRENT.set(instant.without(self))

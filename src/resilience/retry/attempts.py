@@ -187,7 +187,7 @@ class Call:
 
     def _is_refused(self, result: Any, retry_if_result: Callable[[Any], bool]) -> bool:
         try:
-            return retry_if_result(result)
+            return bool(retry_if_result(result))
         except BaseException:
             self._policy.ledger.abandoned(self.attempt)
             raise
