@@ -1,7 +1,8 @@
 """What operators see: health, and the figures of every policy; the same whatever framework serves it.
 
-An open breaker, much memory in use or a janitor that has stopped is a warning: the backend still does most of its work, and
-taking it out of service would help nobody. Only a process that is about to end wants no requests.
+An open breaker, a janitor that has stopped or much memory in use is a warning: the backend still does most
+of its work, and taking it out of service would help nobody. Only a process that is about to end wants no
+requests.
 """
 
 from __future__ import annotations

@@ -159,6 +159,13 @@ async def test_a_started_janitor_comes_again_by_its_schedule(make):
     assert len(swept) == 2
 
 
+def test_a_failed_sweep_is_logged_with_its_reason(make, caplog):
+    make(name="web")._log_failed_sweep(OSError("disk full"))
+
+    assert "the janitor web failed to sweep; it goes on" in caplog.text
+    assert "disk full" in caplog.text
+
+
 async def test_a_batch_that_outlasts_the_stop_is_warned_about(make, caplog):
     janitor = make(name="web")
     janitor._warn_still_busy(5.0)

@@ -358,6 +358,26 @@ async def test_one_failing_sweep_in_a_task_is_logged_and_the_next_one_comes(cloc
     assert "the janitor web failed to sweep; it goes on" in caplog.text
 
 
+async def test_what_a_store_has_cancelled_itself_fails_the_sweep_and_ends_nothing(clock, caplog):
+    class Closing(AsyncStore):
+        async def delete_expired(self, limit):
+            waited_for = asyncio.get_running_loop().create_future()
+            waited_for.cancel()
+            await waited_for
+
+    told = []
+    janitor = AsyncSessionJanitor(Closing(), clock=clock, random=lambda: 0.5, on_sweep_failed=told.append)
+    async with janitor:
+        await clock.wait_for_sleepers_async(1)
+        clock.advance(900.0)
+        await wait_until_async(lambda: told)
+        await clock.wait_for_sleepers_async(1)
+        assert janitor.is_running
+
+    assert "failed to sweep; it goes on" in caplog.text
+    assert janitor.stats().failed_sweeps == 1
+
+
 # --- starting and stopping -------------------------------------------------------------------------
 
 

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from resilience.janitor.runs import TaskRun, ThreadRun
+from resilience.janitor.runs import TaskRun, ThreadRun, strays_are_errors
 
 
 def test_a_thread_is_alive_until_its_work_is_done():
@@ -99,3 +99,47 @@ def test_a_task_ends_with_its_loop():
     loop.run_until_complete(run.finished.wait())
     loop.close()
     assert not run.is_alive()
+
+
+# --- cancellations that are not meant for the task ---------------------------------------------------
+
+
+async def cancelled_elsewhere():
+    waited_for = asyncio.get_running_loop().create_future()
+    waited_for.cancel()
+    await waited_for
+
+
+async def test_a_cancellation_of_something_else_is_an_error():
+    with pytest.raises(RuntimeError, match="not the task itself") as raised, strays_are_errors():
+        await cancelled_elsewhere()
+
+    assert isinstance(raised.value.__cause__, asyncio.CancelledError)
+
+
+async def test_a_cancellation_of_the_task_goes_up_untouched():
+    async def wait():
+        with strays_are_errors():
+            await asyncio.Event().wait()
+
+    waiting = asyncio.ensure_future(wait())
+    await asyncio.sleep(0)
+    waiting.cancel("enough")
+    with pytest.raises(asyncio.CancelledError, match="enough"):
+        await waiting
+
+
+async def test_where_there_is_no_task_a_cancellation_goes_up_untouched():
+    seen = []
+
+    def in_no_task():
+        try:
+            with strays_are_errors():
+                raise asyncio.CancelledError
+        except asyncio.CancelledError as error:
+            seen.append(error)
+
+    asyncio.get_running_loop().call_soon(in_no_task)
+    await asyncio.sleep(0)
+
+    assert len(seen) == 1

@@ -6,7 +6,7 @@ import gc
 import logging
 import pickle
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -161,6 +161,27 @@ async def test_one_that_fails_and_one_that_hangs_keep_no_other_open(caplog):
     assert "session s1 with 1008: ConnectionResetError('gone')" in caplog.text
     assert "TimeoutError()" in caplog.text
     assert len(registry) == 2  # to be tried again
+
+
+async def test_one_that_ignores_its_cancellation_has_failed_and_can_be_tried_again(caplog):
+    registry, socket, give_up = SocketRegistry(close_timeout=0.02), Socket(), asyncio.Event()
+
+    async def never_close(code, reason):
+        while not give_up.is_set():
+            with suppress(asyncio.CancelledError):
+                await give_up.wait()
+
+    socket.close = never_close
+    registry.register(socket, "s1")
+    try:
+        for attempt in (1, 2):
+            assert await registry.end_sessions_async(["s1"]) == 0
+            await wait_until_async(lambda: not registry._tasks)
+            assert registry.failed == attempt
+    finally:
+        give_up.set()
+
+    assert "TimeoutError()" in caplog.text
 
 
 async def test_a_failed_close_is_tried_again():

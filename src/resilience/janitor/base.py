@@ -199,6 +199,13 @@ class Janitor(Generic[S, R]):
             self._failed_sweeps += 1
         publish(SweepFailed(self._name, error), self._on_sweep_failed)
 
+    def _log_failed_sweep(self, error: Exception) -> None:
+        import logging  # noqa: PLC0415 - see `_read_memory`
+
+        logging.getLogger("resilience").error(
+            "the janitor %s failed to sweep; it goes on", self._name, exc_info=error
+        )
+
     def _warn_still_busy(self, timeout: float) -> None:
         import logging  # noqa: PLC0415 - see `_read_memory`
 

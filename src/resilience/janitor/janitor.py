@@ -7,7 +7,9 @@ The rules:
 - Then it closes the sockets of this process whose sessions have ended, wherever they were ended: by this
   sweep, by another process, or by a logout on another machine.
 - Sweeps are counted from the end of the last one, jittered: `_core/schedule.py` has the arithmetic.
-- A sweep that fails is told and logged, and ends nothing: the next one comes when it would have come.
+- A sweep that fails is told and logged, and ends nothing: the next one comes when it would have come. So
+  does one whose store was itself cancelled. But a store that hangs holds its janitor up, readings of memory
+  included: bound its calls.
 - Stopping ends a sweep between two batches.
 - A forked child has no janitor running, since it has no threads and no event loop of its parent; start it.
 """
@@ -20,7 +22,7 @@ from typing import TYPE_CHECKING, Self
 from resilience._core.schedule import Tally
 from resilience.callables import Kind
 from resilience.janitor.base import Janitor
-from resilience.janitor.runs import TaskRun, ThreadRun
+from resilience.janitor.runs import TaskRun, ThreadRun, strays_are_errors
 from resilience.janitor.sessions import AsyncSessionStore, SessionStore
 
 if TYPE_CHECKING:
@@ -86,7 +88,7 @@ class SessionJanitor(Janitor[SessionStore, ThreadRun]):
         """End sweeping by itself; a sweep in progress ends after its batch.
 
         Args:
-            timeout: Seconds to wait for that batch.
+            timeout: Seconds to wait for that batch, or for the sockets that it is closing.
 
         Returns:
             Whether it has ended, or was not running. If not, it will end after that batch; a warning is
@@ -154,12 +156,8 @@ class SessionJanitor(Janitor[SessionStore, ThreadRun]):
             if now >= schedule.sweep_at:
                 try:
                     self._sweep(stopping)
-                except Exception:
-                    import logging  # noqa: PLC0415 - loaded only when something went wrong
-
-                    logging.getLogger("resilience").exception(
-                        "the janitor %s failed to sweep; it goes on", self._name
-                    )
+                except Exception as error:  # noqa: BLE001 - whatever a store does; it is logged
+                    self._log_failed_sweep(error)
                 schedule = self._after_sweep(schedule)
 
     def _sweep(self, stopping: threading.Event) -> SweepFinished:
@@ -223,7 +221,8 @@ class AsyncSessionJanitor(Janitor[AsyncSessionStore, TaskRun]):
         """End sweeping by itself; a sweep in progress ends after its batch.
 
         Args:
-            timeout: Seconds to wait for that batch; after them it is cancelled.
+            timeout: Seconds to wait for that batch, or for the sockets that it is closing; then it is
+                cancelled.
 
         Returns:
             Whether it has ended by itself, or was not running. If not, a warning is logged. Called from one
@@ -298,23 +297,20 @@ class AsyncSessionJanitor(Janitor[AsyncSessionStore, TaskRun]):
             if now >= schedule.sweep_at:
                 try:
                     await self._sweep(stopping)
-                except Exception:
-                    import logging  # noqa: PLC0415 - loaded only when something went wrong
-
-                    logging.getLogger("resilience").exception(
-                        "the janitor %s failed to sweep; it goes on", self._name
-                    )
+                except Exception as error:  # noqa: BLE001 - whatever a store does; it is logged
+                    self._log_failed_sweep(error)
                 schedule = self._after_sweep(schedule)
 
     async def _sweep(self, stopping: asyncio.Event) -> SweepFinished:
         started = self._clock.now()
         try:
-            if self._dry_run:
-                found = await self._store.count_expired(self._bounds.max_rows)
-                tally = Tally().after(self._bounds.max_rows, found)
-            else:
-                tally = await self._delete_expired(stopping, started)
-                await self._close_ended(stopping)
+            with strays_are_errors():
+                if self._dry_run:
+                    found = await self._store.count_expired(self._bounds.max_rows)
+                    tally = Tally().after(self._bounds.max_rows, found)
+                else:
+                    tally = await self._delete_expired(stopping, started)
+                    await self._close_ended(stopping)
         except Exception as error:
             self._failed(error)
             raise

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Generator
 
 
 class Run(Protocol):
@@ -78,3 +79,24 @@ class TaskRun:
     def cancel(self) -> None:
         """Cancel the task."""
         self._task.cancel()
+
+
+@contextmanager
+def strays_are_errors() -> Generator[None]:
+    """Make an error of a cancellation that is not meant for the task which runs the block.
+
+    It comes out of something that the block awaits and that somebody else has cancelled: a pool that is
+    being closed, say. Untouched, it would end the task without a word.
+
+    Raises:
+        RuntimeError: Something that the block awaited was cancelled, and not the task itself.
+    """
+    import asyncio  # noqa: PLC0415 - see above
+
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise RuntimeError("what it waited for was cancelled, and not the task itself") from error

@@ -47,6 +47,7 @@ class SessionStore(Protocol):
 
     Each call is one transaction: it happens as a whole or not at all. Expiry is judged by the store's
     clock, in the very statement that deletes, so that a session renewed at the same time stays.
+    Each ends in bounded time, by an error if need be: a janitor waits for it.
     """
 
     def delete(self, session_id: str) -> bool:

@@ -276,16 +276,13 @@ class SocketRegistry:
         return _Closing(registration.loop, outcome)
 
     async def _close(self, registration: Registration, code: int, reason: str, delay: float) -> bool:
-        import asyncio  # noqa: PLC0415 - see `register`
-
         try:
             if delay:
                 await self._clock.sleep_async(delay)
             socket = registration.socket
             if socket is None or registration not in self._open:  # it went by itself
                 return False
-            async with asyncio.timeout(self._close_timeout):  # real seconds: the peer has no fake clock
-                await socket.close(code, reason)
+            await _within(self._close_timeout, socket.close(code, reason))
             with self._lock:
                 self._closed += 1
                 self._open.discard(registration)
@@ -325,6 +322,20 @@ class SocketRegistry:
             for outcome in outcomes:
                 outcome.cancel()  # nobody waits for those that are left
         return _closed(closings)
+
+
+async def _within(seconds: float, close: Awaitable[object]) -> None:
+    """Wait for a close, and leave it if it takes longer: even one that ignores its cancellation."""
+    import asyncio  # noqa: PLC0415 - see `register`
+
+    closing = asyncio.ensure_future(close)
+    try:
+        await asyncio.wait([closing], timeout=seconds)  # real seconds: the peer has no fake clock
+        if not closing.done():
+            raise TimeoutError
+        closing.result()
+    finally:
+        closing.cancel()
 
 
 class _Closing(NamedTuple):
