@@ -207,9 +207,11 @@ def test_a_block_that_is_left_in_another_context_disturbs_nobody():
         with deadline(60.0):
             yield
 
-    suspended = generator()
-    contextvars.copy_context().run(next, suspended)
+    first, second = generator(), generator()
+    for suspended in (first, second):
+        contextvars.copy_context().run(next, suspended)
     with deadline(1.0):
-        suspended.close()  # as the garbage collector would, here
+        first.close()  # as the garbage collector would, here
         assert remaining() <= 1.0
+    second.close()
     assert CURRENT.get() is None
