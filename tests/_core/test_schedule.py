@@ -20,6 +20,10 @@ def test_what_is_overdue_is_waited_for_no_longer():
     assert Schedule(sweep_at=100.0, read_at=60.0).wait(3700.0) == 0.0
 
 
+def test_no_wait_is_longer_than_a_thread_can_wait():
+    assert Schedule(sweep_at=1e300, read_at=1e300).wait(50.0) == 86_400.0
+
+
 @given(seconds, chance)
 def test_the_first_sweep_falls_into_the_first_interval(interval, drawn):
     assert 0 <= first_delay(interval, lambda: drawn) < interval

@@ -405,6 +405,18 @@ async def test_starting_twice_in_a_loop_is_starting_once(clock):
     assert not janitor.is_running
 
 
+def test_an_interval_that_is_meant_to_be_never_ends_nothing():
+    read = threading.Event()
+    watch = resilience.janitor.MemoryWatch(
+        interval=1e300, reader=lambda: read.set() or resilience.janitor.usage.Usage(1, 2)
+    )
+    with SessionJanitor(Store(), interval=1e300, memory=watch) as janitor:
+        assert read.wait(5)
+        assert (
+            janitor.stop() is True
+        )  # a thread that had ended by an error would be a warning, and so a failure
+
+
 def test_it_can_be_started_again_after_a_stop(clock):
     janitor = SessionJanitor(Store(), clock=clock)
     assert janitor.stop() is True  # it was not running

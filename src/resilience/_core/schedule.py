@@ -11,10 +11,12 @@ fall out of it again.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_LONGEST_WAIT: Final = 86_400.0  # seconds; a thread can wait 49 days on Windows (`threading.TIMEOUT_MAX`)
 
 
 class Schedule(NamedTuple):
@@ -24,8 +26,8 @@ class Schedule(NamedTuple):
     read_at: float
 
     def wait(self, now: float) -> float:
-        """Return the seconds until one of the two is due, 0 if one is."""
-        return max(0.0, min(self.sweep_at, self.read_at) - now)
+        """Return the seconds until one of the two is due, 0 if one is, and a day at most: ask again then."""
+        return max(0.0, min(self.sweep_at - now, self.read_at - now, _LONGEST_WAIT))
 
 
 def first_delay(interval: float, random: Callable[[], float]) -> float:
