@@ -117,10 +117,11 @@ each_use = pytest.mark.parametrize("make", USES, ids=lambda make: make.__name__)
 
 def all_locks():
     """Return every lock of every object in this process that has to survive a fork."""
-    kind = type(threading.RLock())
+    plain = type(threading.RLock())
     owners = tuple(fork._owners)
     assert owners
-    return [lock for owner in owners for lock in attributes(owner) if isinstance(lock, kind)]
+    found = (lock for owner in owners for lock in attributes(owner))
+    return [lock for lock in found if isinstance(lock, plain) or type(lock).__name__ == "BoundLock"]
 
 
 def attributes(owner):
