@@ -186,6 +186,13 @@ def test_methods_of_every_kind_can_be_decorated(clock):
     assert with_retry(Client(), clock=clock, budget=None)("/") == "up"
 
 
+def test_what_has_no_name_is_called_after_what_it_calls():
+    named = with_retry(functools.partial(Flaky(1).fetch, 1))
+    assert (named.__name__, named.__qualname__) == ("fetch", "fetch")
+    assert with_retry(len).__qualname__ == "len"
+    assert with_retry(Flaky.fetch).__qualname__ == "Flaky.fetch"
+
+
 def test_partials_classes_and_builtins_can_be_decorated(clock):
     assert with_retry(functools.partial(Flaky(1).fetch, 1), clock=clock, budget=None)() == "up"
     assert with_retry(Flaky)(3).failures == 3

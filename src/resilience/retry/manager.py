@@ -199,4 +199,5 @@ def _decorated(manager: _Manager, fn: Callable[P, R]) -> Callable[P, R]:
     guarded: Callable[P, R] = guard(manager, fn)
     given: object = fn
     copied = () if isinstance(given, type) else ("__dict__",)  # a class's attributes are no function's
+    guarded.__name__ = guarded.__qualname__ = name_of(fn).rpartition(".")[2]  # for a partial, which has none
     return update_wrapper(guarded, fn, updated=copied)
