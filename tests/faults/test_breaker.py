@@ -21,6 +21,8 @@ from resilience.breaker import CircuitBreaker
 from resilience.breaker.registry import BreakerRegistry
 from resilience.errors import CircuitOpenError
 from resilience.testing import FakeClock, cancel_at_every_tick
+from tests.children import forking, in_child
+from tests.threads import together
 
 
 @pytest.fixture
@@ -46,24 +48,6 @@ def half_open(clock, **options):
     open_up(breaker)
     clock.advance(60.0)
     return breaker
-
-
-def together(count, run):
-    """Call `run(number)` on so many threads at once, and return what each returned."""
-    barrier = threading.Barrier(count)
-    results = [None] * count
-
-    def begin(number):
-        barrier.wait()
-        results[number] = run(number)
-
-    threads = [threading.Thread(target=begin, args=(number,)) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30.0)
-        assert not thread.is_alive(), "deadlock"
-    return results
 
 
 @pytest.fixture
@@ -502,6 +486,7 @@ def half_open_with(clock, setting, judge):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@forking
 def test_fault_28_a_child_forked_while_the_lock_is_held_goes_on(clock):
     breaker = breaker_of(clock)
     hosts = BreakerRegistry(2, 60.0)
@@ -512,27 +497,20 @@ def test_fault_28_a_child_forked_while_the_lock_is_held_goes_on(clock):
             held.set()
             release.wait(10.0)
 
-    thread = threading.Thread(target=hold)
-    thread.start()
-    held.wait(10.0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads is what is tested
-        child = os.fork()
-    if child == 0:
+    def work():
         with suppress(OSError), breaker.guard():
             raise OSError
         hosts.get("a")
-        os._exit(breaker.snapshot().failures)
-    release.set()
-    thread.join()
-    until = time.monotonic() + 5.0
-    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < until:
-        time.sleep(0.01)
-    if ended == (0, 0):
-        os.kill(child, 9)
-        os.waitpid(child, 0)
+        assert breaker.snapshot().failures == 1
 
-    assert os.waitstatus_to_exitcode(ended[1]) == 1, "the child hung"
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(10.0)
+    try:
+        assert in_child(work) == 0
+    finally:
+        release.set()
+        thread.join()
 
 
 @pytest.mark.parametrize(

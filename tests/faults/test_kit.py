@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -21,6 +19,7 @@ from resilience.events import BreakerChanged, RateLimited, hooks, publish, subsc
 from resilience.limiter import RateLimiter
 from resilience.retry import AsyncRetryManager, RetryManager
 from resilience.testing import EventRecorder, FakeClock, FaultInjector
+from tests.children import forking, in_child
 
 SOURCE = Path(__file__).parents[2] / "src"
 EVENT = RateLimited("login", ("ada",), 12.5)
@@ -219,7 +218,7 @@ def test_fault_23_a_finaliser_may_use_what_its_thread_has_locked(make):
 # --- forks ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # forking among threads is the point
+@forking
 @each_use
 def test_fault_28_a_child_works_that_was_forked_while_locks_were_held(make):
     use = make()
@@ -240,21 +239,6 @@ def test_fault_28_a_child_works_that_was_forked_while_locks_were_held(make):
         holder.join()
 
     assert outcomes == [0] * 100
-
-
-def in_child(use):
-    """Run `use` in a forked child; return its exit code, or minus the signal that ended it."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(5)  # a child that hangs is ended by it
-            use()
-            status = 0
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 # --- interpreters --------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ import logging
 import multiprocessing
 import os
 import pickle
-import signal
 import sqlite3
 import threading
 import time
@@ -32,6 +31,7 @@ from resilience.stores.memory import MemoryStore
 from resilience.stores.sqlite import SQLiteStore
 from resilience.testing import FakeClock, cancel_at_every_tick
 from tests.children import forking, in_child, write_in_child_around
+from tests.threads import together
 
 THOROUGH = os.environ.get("RESILIENCE_TESTS") == "thorough"
 
@@ -41,23 +41,6 @@ ALGORITHMS = ["sliding-window", "gcra", "fixed-window"]
 @pytest.fixture
 def clock():
     return FakeClock()
-
-
-def together(count, run):
-    """Call `run(number)` on so many threads at once, and return what each returned."""
-    barrier = threading.Barrier(count)
-    results = [None] * count
-
-    def begin(number):
-        barrier.wait()
-        results[number] = run(number)
-
-    threads = [threading.Thread(target=begin, args=(number,)) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    return results
 
 
 class YieldingLock:
@@ -508,9 +491,10 @@ def test_fault_26_a_key_function_that_raises_is_heard_and_nothing_charged(clock)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@forking
 def test_fault_28_a_child_forked_while_a_lock_is_held_goes_on():
-    store = MemoryStore()
-    limiter = RateLimiter("6/minute", name="x", store=store)
+    store = MemoryStore(clock=FakeClock())
+    limiter = RateLimiter("1/minute", name="x", store=store)
     limiter.try_acquire("k")
     for lock in (store._lock, limiter._lock) * (50 if THOROUGH else 3):
         held, go = threading.Event(), threading.Event()
@@ -523,22 +507,11 @@ def test_fault_28_a_child_forked_while_a_lock_is_held_goes_on():
         thread = threading.Thread(target=hold)
         thread.start()
         assert held.wait(10)
-        child = os.fork()
-        if not child:
-            limiter.try_acquire("k")
-            limiter.acquire("other")
-            os._exit(7)
-        go.set()
-        thread.join(10)
-        until = time.monotonic() + 5
-        done = 0
-        while not done and time.monotonic() < until:
-            done, status = os.waitpid(child, os.WNOHANG)
-            time.sleep(0.001)
-        if not done:
-            os.kill(child, signal.SIGKILL)
-            _, status = os.waitpid(child, 0)
-        assert os.waitstatus_to_exitcode(status) == 7
+        try:
+            assert in_child(lambda: (limiter.try_acquire("k"), limiter.acquire("k"))) == 0
+        finally:
+            go.set()
+            thread.join(10)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
