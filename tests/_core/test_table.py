@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import count, islice
+
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -14,6 +16,11 @@ def take(table, rules, key, now):
     if after is not None:
         table.put(place, after, now)
     return after is not None
+
+
+def forget(table, key, now):
+    place, _ = table.find(key, now)  # which brings it back from the old generation, whatever its shard
+    table.put(place, None, now)
 
 
 def test_a_key_is_found_where_it_was_put():
@@ -44,6 +51,21 @@ def test_what_has_lapsed_is_freed_one_shard_at_a_time():
     assert biggest < 2_000 / SHARDS * 4
 
 
+def test_what_has_fallen_is_freed_in_slices():
+    rules = SlidingLog(6, 60_000)
+    table = Table(rules, 10_000)
+    of_one_shard = (key for key in map("user-{}".format, count()) if hash(key) % SHARDS == 0)
+    for key in islice(of_one_shard, 600):
+        take(table, rules, key, 0)
+    while table.size:
+        table.find("nobody", table.tidy_at)
+    now, left = table.tidy_at, [600]
+    while left[-1]:
+        table.find("nobody", now)
+        left.append(len(table._fallen))
+    assert left == [600, 344, 88, 0]
+
+
 def test_a_key_in_use_stays_through_any_number_of_rounds():
     rules = SlidingLog(6, 60_000)
     table = Table(rules, 10)
@@ -68,7 +90,7 @@ def test_a_newcomer_stays_with_its_spare_place_while_anything_counts_there():
     table = Table(rules, 1)
     assert take(table, rules, "first", 0)
     assert take(table, rules, "late", 500)
-    table.put("first", None, 600)  # there is room again
+    forget(table, "first", 600)  # there is room again
     assert take(table, rules, "late", 600)
     assert not take(table, rules, "late", 700)
     assert table.size == 1
@@ -83,8 +105,8 @@ def test_a_newcomer_leaves_its_spare_place_once_nothing_counts_there():
     table = Table(rules, 2)
     for key, now in (("first", 0), ("second", 0), ("late", 500)):
         take(table, rules, key, now)
-    table.put("first", None, 600)
-    table.put("second", None, 600)
+    forget(table, "first", 600)
+    forget(table, "second", 600)
     assert table.find("late", 1_499)[0] == SPARE + b"0"
     assert table.find("late", 1_500)[0] == "late"
 

@@ -1,11 +1,12 @@
 """Keys and their states, in memory: bounded, and expiring without a pause.
 
 Rules:
-    - A key has one number or one string of bytes, never a container, so the garbage collector has nothing
-      to walk through. Two hundred and fifty-six dicts in place of one, so none is long in growing.
-    - Each shard has two generations. One shard at a time is turned over: what is old is freed, what was
-      young becomes old. A full round takes at least the counter's horizon, so whatever is freed lapsed long
-      ago. No call turns more than one shard, and none needs a thread.
+    - A key has nothing that stays with the garbage collector, which so has nothing to walk through. Two
+      hundred and fifty-six dicts in place of one, so none is long in growing.
+    - Each shard has two generations. One shard at a time is turned over: what is old falls, what was young
+      becomes old. A full round takes at least the counter's horizon, so whatever falls lapsed long ago. What
+      has fallen is freed in slices, one a call: with the last keys of a flood whole arenas of memory go back
+      to the machine, and that takes milliseconds. No call does more than that, and none needs a thread.
     - A key that still counts is never freed before its time. Where the table is full, a key that is not in
       it counts in one of the spare places, which it shares with others: it may be refused for what they
       did, never admitted too often. It stays with its place while anything counts there, also if there is
@@ -26,6 +27,9 @@ SHARDS: Final = 256
 SPARE: Final = b"*"
 """What the spare places begin with, and no canonical key of bytes does."""
 
+_SLICE: Final = 256
+"""How many keys one call frees."""
+
 _SPARE_PART: Final = 16
 """One spare place for so many keys."""
 
@@ -40,6 +44,7 @@ class Table:
 
     __slots__ = (
         "_crowded_until",
+        "_fallen",
         "_most",
         "_next",
         "_pause",
@@ -57,10 +62,12 @@ class Table:
         self._spare = -(-most // _SPARE_PART)
         self._pause = -(-rules.horizon // SHARDS)
         self._next = 0
+        self._fallen: dict[str | bytes, State] = {}
+        """What is to be freed; none of it counts any more, and it is not looked at."""
         self._crowded_until = 0
         """Until then something may count in a spare place."""
         self.tidy_at = 0
-        """When the next shard is to be turned over."""
+        """When the next slice is to be freed, or the next shard to be turned over."""
         self.size = 0
         """How many keys and spare places are held."""
         self.young: list[dict[str | bytes, State]] = [{} for _ in range(SHARDS)]
@@ -69,7 +76,7 @@ class Table:
     def find(self, key: str | bytes, now: int) -> tuple[str | bytes, State | None]:
         """Return the place where `key` counts, and the state there."""
         if now >= self.tidy_at:
-            self._turn_over(now)
+            self._tidy(now)
         state = self._state(key, now)
         if state is None and (self.size >= self._most or now < self._crowded_until):
             spare = b"%b%d" % (SPARE, hash(key) % self._spare)
@@ -110,11 +117,17 @@ class Table:
         del self.old[shard][place]
         return state
 
-    def _turn_over(self, now: int) -> None:
-        freed = self.old[self._next]
-        self.size -= len(freed)
-        freed.clear()  # not merely let go: a driver may still look into it without the lock
-        self.old[self._next] = self.young[self._next]
-        self.young[self._next] = freed
-        self._next = (self._next + 1) % SHARDS
+    def _tidy(self, now: int) -> None:
+        """Free a slice of what has fallen; turn the next shard over where there is nothing left of it."""
+        for _ in range(min(_SLICE, len(self._fallen))):
+            self._fallen.popitem()
+        if self._fallen:
+            return
+        # A driver may still hold what falls, which it found as young more than a horizon ago: what it takes
+        # there counts from that instant on, and so has lapsed as well.
+        turned = self._next
+        self._fallen = self.old[turned]
+        self.size -= len(self._fallen)
+        self.old[turned], self.young[turned] = self.young[turned], {}
+        self._next = (turned + 1) % SHARDS
         self.tidy_at = now + self._pause

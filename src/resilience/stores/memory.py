@@ -155,7 +155,7 @@ class MemoryStore:
         """Return the quickest way to take one unit for one key of one counter.
 
         The function takes a key as callers give it. It asks `otherwise` wherever there is anything to it: a
-        key that is not held, or not as it stands, a cost, a shard to turn over, another thread in between, a refusal
+        key that is not held as it stands, a cost, a shard to turn over, another thread in between, a refusal
         that somebody listens to, or while `waiting` is true.
 
         The decision is made on the state without the lock; the lock is held only to put the new state in
