@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import random
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,7 +20,6 @@ import throttled
 from benchmarks import floors
 from benchmarks.harness import awaited, calls, calls_over, failing_calls
 from resilience import CircuitBreaker, Quota, RateLimiter, with_retry
-from resilience.clock import SYSTEM_CLOCK, SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -211,13 +209,6 @@ def limiter_rows() -> Iterator[Row]:
                 },
                 hot,
             )
-        if algorithm == "sliding-window":  # 64 stamps, of which the oldest is dropped again and again
-            yield Row(
-                "limiter sliding-window of 64 exact stamps, hot key, allowed",
-                calls(floors.Limiter(64, 64.0, Ticking().now).try_acquire, "key"),
-                {"resilience": calls(_ours(64, 64.0, algorithm, Ticking()), "key")},
-                hot,
-            )
         yield Row(
             f"limiter {algorithm}, {MANY:,} random keys",
             calls_over(floors.Limiter(6, 900.0).try_acquire, keys),
@@ -232,15 +223,8 @@ def limiter_rows() -> Iterator[Row]:
         )
 
 
-class Ticking(SystemClock):
-    """A clock on which each reading comes a second after the one before."""
-
-    def __init__(self) -> None:
-        self.now = itertools.count(1.0).__next__
-
-
-def _ours(limit: int, per: float, algorithm: str, clock=SYSTEM_CLOCK) -> Callable[[str], object]:
-    return RateLimiter(Quota(limit, per=per, algorithm=algorithm), clock=clock).try_acquire
+def _ours(limit: int, per: float, algorithm: str) -> Callable[[str], object]:
+    return RateLimiter(Quota(limit, per=per, algorithm=algorithm)).try_acquire
 
 
 def _primed(acquire: Callable[[str], object]) -> Callable[[str], object]:
