@@ -196,3 +196,9 @@ def test_what_is_foreseen_is_each_decision_by_itself_with_nothing_taken():
         (False, 1),
     ]
     assert decisions[2].retry_after == 900
+
+
+def test_a_refusal_that_has_the_least_left_too_stands_for_all():
+    quota = Quota(6, per=900)
+    refusing = Decision.of(False, quota, remaining=0, retry_after=5.0)
+    assert merged([Decision.of(True, quota, remaining=3), refusing]) is refusing

@@ -60,6 +60,23 @@ def test_counts_keep_at_most_64_parts(limit, window, gaps):
     assert state is None or (len(rules.pack(state)) - 8) // 16 <= 64
 
 
+def test_counts_refuse_in_a_new_part_what_does_not_fit():
+    rules = SlidingCounts(6, 630)
+    full = rules.admit(None, 0, 6)
+    assert rules.admit(full, 5) is rules.admit(full, 300) is None
+    assert rules.admit_one()(full, 300) is None
+
+
+def test_counts_go_on_in_the_newest_part_after_an_old_one_lapsed():
+    rules = SlidingCounts(6, 65)  # parts of 2, so those before lapse in the middle of a part
+    state = rules.admit(rules.admit(None, 0, 5), 66)
+    assert rules.remaining(state, 66) == 0
+    assert rules.remaining(state, 67) == 5
+    after = rules.admit(state, 67, 2)
+    assert rules.remaining(after, 67) == 3
+    assert rules.whole_at(after, 67) == rules.whole_at(state, 66)
+
+
 def test_log_is_bounded():
     _, state, _ = law.run(SlidingLog(EXACT_UP_TO, 100), [(1, 1)] * 1000)
     assert len(state) == 8 * EXACT_UP_TO
