@@ -11,12 +11,11 @@ Rules:
 
 from __future__ import annotations
 
-import threading
 from typing import Final, NoReturn
 
 from resilience._core.budget import UNITS, Tokens
 from resilience.checks import number
-from resilience.fork import survive_fork
+from resilience.fork import bound_lock, survive_fork
 
 MOST_NAMES: Final = 1024
 """How many names the registry holds; about 300 bytes each."""
@@ -37,7 +36,7 @@ class _Books:
         survive_fork(self)
 
     def after_fork(self) -> None:
-        self.lock = threading.RLock()
+        self.lock = bound_lock()
 
 
 BOOKS: Final = _Books()
