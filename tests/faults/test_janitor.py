@@ -186,7 +186,7 @@ def test_fault_12_sockets_of_two_loops_in_two_threads_are_closed_on_their_own():
         registry.register(socket, f"s{mine}")
         registered.wait(10)
         await registry.end_sessions_async([f"s{1 - mine}"])  # each the other's
-        await wait_until_async(lambda: socket.code)
+        await wait_until_async(lambda: f"s{mine}" not in registry.session_ids())
         return socket.code, socket.closed_on is asyncio.get_running_loop()
 
     outcomes = []

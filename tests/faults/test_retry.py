@@ -30,6 +30,7 @@ from resilience.retry.budget import MOST_NAMES, RetryBudget, _Registry
 from resilience.retry.stats import RetryStats
 from resilience.testing import FakeClock, cancel_at_every_tick, wait_until_async
 from tests.children import forking, in_child
+from tests.threads import together
 
 
 @pytest.fixture
@@ -255,14 +256,13 @@ def test_fault_12_two_loops_in_two_threads_share_the_budget_exactly(clock, yield
     retries = AsyncRetryManager(clock=clock, budget=RetryBudget(20.0))
     down = Down()
 
+    both_loops_run = threading.Barrier(2)
+
     async def contend():
+        both_loops_run.wait(10)
         await asyncio.gather(*(retries.execute(down.fetch_async) for _ in range(50)), return_exceptions=True)
 
-    threads = [threading.Thread(target=asyncio.run, args=(contend(),)) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(2, lambda _: asyncio.run(contend()))
     assert retries.budget.tokens == 0.0
     assert retries.stats().total_retries == 20
 
