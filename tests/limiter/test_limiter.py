@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from resilience._core.key import canonical
 from resilience.deadline import deadline
 from resilience.errors import DeadlineExceeded, RateLimitedError
 from resilience.limiter import AsyncRateLimiter, RateLimiter
@@ -627,3 +628,13 @@ async def test_a_call_that_is_cancelled_already_charges_nothing(clock):
         with pytest.raises(asyncio.CancelledError):
             await asyncio.create_task(cancelled(make()))
     assert (await limiter.peek("k")).remaining == 1
+
+
+@pytest.mark.parametrize("parts", [(), ("ada", "192.0.2.1"), ("x" * 5000,)], ids=["none", "two", "long"])
+def test_bytes_are_no_key_even_where_they_equal_what_a_key_is_held_as(parts):
+    limiter = RateLimiter("6/hour")
+    limiter.try_acquire(*parts)
+
+    with pytest.raises(TypeError, match="the parts of a key are str or int"):
+        limiter.try_acquire(canonical(parts))
+    assert limiter.peek(*parts).remaining == 5

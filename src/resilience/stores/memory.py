@@ -11,11 +11,12 @@ Rules:
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from resilience._core.key import EVERYBODY, canonical
 from resilience._core.quota import Decision, foreseen
 from resilience._core.table import SHARDS, SPARE, Table
+from resilience.checks import count
 from resilience.clock import SYSTEM_CLOCK
 from resilience.events import SUBSCRIBERS
 from resilience.fork import bound_lock, survive_fork
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from resilience.events import Hook
 
 Answer = TypeVar("Answer")
+
+_NO_KEY: Final[Any] = object()
+"""In place of a key that was left out; bytes would do, but a caller could pass those too."""
 
 
 class MemoryStore:
@@ -54,12 +58,8 @@ class MemoryStore:
     blocking = False
 
     def __init__(self, max_keys: int = 1_000_000, *, clock: Clock = SYSTEM_CLOCK) -> None:
-        if isinstance(max_keys, bool) or not isinstance(max_keys, int):  # pyright: ignore[reportUnnecessaryIsInstance] - callers without a type checker
-            raise TypeError(f"max_keys must be a whole number, not {max_keys!r}")
-        if max_keys < 1:
-            raise ValueError(f"max_keys must be at least 1, not {max_keys!r}")
         self.clock: Clock = clock
-        self._max_keys = max_keys
+        self._max_keys = count("max_keys", max_keys, least=1)
         self._tables: dict[str, Table] = {}
         self._latest = 0
         # The machine's clock needs no high-water mark, and is read without a call of ours in between.
@@ -169,11 +169,16 @@ class MemoryStore:
         clock = self._now
         last_shard = SHARDS - 1
 
-        def try_acquire(key: Any = EVERYBODY, /, *more: Any, cost: int = 1) -> Decision | Answer:
+        def try_acquire(key: Any = _NO_KEY, /, *more: Any, cost: int = 1) -> Decision | Answer:
             now = clock()
             if cost == 1 and now < table.tidy_at and not waiting:
                 try:
-                    place = canonical((key, *more)) if more else key
+                    if key.__class__ is str and not more:
+                        place: str | bytes = key
+                    elif key is _NO_KEY:
+                        place = EVERYBODY
+                    else:
+                        place = canonical((key, *more))
                     shard = young[hash(place) & last_shard]
                     state = shard[place]
                     after = admit(state, now)
@@ -186,7 +191,7 @@ class MemoryStore:
                         return Decision((False, state, now, 1, counter))
                 except (KeyError, TypeError):
                     pass  # it is not held as it stands, or not any more, or cannot be a key at all
-            return otherwise(cost=cost) if key is EVERYBODY else otherwise(key, *more, cost=cost)
+            return otherwise(cost=cost) if key is _NO_KEY else otherwise(key, *more, cost=cost)
 
         return try_acquire
 
