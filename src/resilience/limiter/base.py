@@ -12,7 +12,7 @@ from resilience._core.counting import Charge
 from resilience._core.key import EVERYBODY, parts_of
 from resilience._core.line import Lines
 from resilience._core.quota import Decision, Quota, counter_of
-from resilience.checks import number
+from resilience.checks import count, number
 from resilience.deadline import CURRENT
 from resilience.errors import RateLimitedError
 from resilience.fork import survive_fork
@@ -134,10 +134,7 @@ class Limiter:
 
     def charges(self, key: str | bytes, cost: int) -> list[Charge]:
         """Return what the store is asked about `cost` units for `key`."""
-        if isinstance(cost, bool) or not isinstance(cost, int):  # pyright: ignore[reportUnnecessaryIsInstance] - callers without a type checker
-            raise TypeError(f"cost must be a whole number of units, not {cost!r}")
-        if cost < 1:
-            raise ValueError(f"cost must be at least 1, not {cost!r}")
+        count("cost", cost, least=1)
         return [Charge(counter, key, cost) for counter in self._counters]
 
     def _check_decoration(self, key: object, cost: int) -> None:

@@ -157,8 +157,8 @@ def _asked(
             raise TypeError(f"a key is a tuple of its parts here: write ({key!r},), not {key!r}")
         for charge in limiter.charges(canonical(tuple(key)), cost):
             place = (charge.counter.scope, charge.key)
-            before = asked[place][1].cost if place in asked else 0
-            asked[place] = (limiter, charge._replace(cost=before + cost))
+            together = charge._replace(cost=asked[place][1].cost + cost) if place in asked else charge
+            asked[place] = (limiter, together)
     if not asked:
         raise ValueError("no limiter is given")
     if len({id(limiter.counts_in) for limiter, _ in asked.values()}) > 1:
