@@ -96,9 +96,9 @@ class Refusals:
         if changes != self.changes:
             return
         for charge, decision in zip(charges, decisions, strict=True):
-            if decision:
+            allowed, state, there, cost, counter = decision
+            if allowed:
                 continue
-            _, state, there, cost, counter = decision
             fits_at = counter.rules.fits_at(state, there, cost)
             if fits_at is not None:  # else it never fits, and no time was told
                 until = fits_at if fits_at - there <= self._longest else there + int(self._longest)
