@@ -42,7 +42,10 @@ READINGS = {  # the same clocks as the system's, read in the integers that these
 FOUNDATION = {"errors", "events", "clock", "callables", "fork", "checks"}
 """What every driver may build on."""
 
-EXTRAS = {"resilience.pytest_plugin": {"pytest"}}
+EXTRAS = {
+    "resilience.pytest_plugin": {"pytest"},
+    "resilience.janitor.connections": {"psycopg"},
+}
 """Modules that a caller has to ask for, and the packages which they need."""
 
 COSTLY = {

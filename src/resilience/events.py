@@ -118,6 +118,73 @@ class MemoryAlert(NamedTuple):
     """Bytes a second, over the recent readings."""
 
 
+class IdleConnection(NamedTuple):
+    """A database connection that has done nothing for longer than is allowed."""
+
+    pid: int
+    """The server process that serves it."""
+    application_name: str
+    client: str | None
+    """The address it comes from; None for one by a Unix socket."""
+    state: str
+    """`"idle in transaction"`, `"idle in transaction (aborted)"` or `"idle"`."""
+    seconds: float
+    """How long it has been in that state, by the clock of the database."""
+
+
+class SparedConnection(NamedTuple):
+    """An idle connection that was not ended, and why."""
+
+    connection: IdleConnection
+    reason: str
+    """Such as `"holds an advisory lock"`, `"may be listening"` or `"kept by name"`."""
+
+
+class ConnectionsReaped(NamedTuple):
+    """A reaper has looked for idle connections once."""
+
+    reaper: str
+    ended: tuple[IdleConnection, ...]
+    """Those it has ended; in a dry run, those it would have ended."""
+    spared: tuple[SparedConnection, ...]
+    elapsed: float
+    dry_run: bool
+
+
+class ConnectionHeld(NamedTuple):
+    """A connection was taken out of its pool, and has not come back for longer than the threshold."""
+
+    pool: str
+    connection: str
+    """Its type and address in memory, which tell it from others while it lives."""
+    seconds: float
+    """How long it has been out."""
+    stack: tuple[str, ...]
+    """Who took it: `"file:line in function"`, the innermost last."""
+
+
+class ConnectionReturned(NamedTuple):
+    """A connection has come back that was out for longer than the threshold."""
+
+    pool: str
+    connection: str
+    seconds: float
+    """How long it was out."""
+    stack: tuple[str, ...]
+    """Who took it, as in `ConnectionHeld`."""
+
+
+class ConnectionLost(NamedTuple):
+    """A connection was taken out of its pool and thrown away: it cannot come back any more."""
+
+    pool: str
+    connection: str
+    seconds: float
+    """How long it was out when it was thrown away."""
+    stack: tuple[str, ...]
+    """Who took it, as in `ConnectionHeld`."""
+
+
 class Hook:
     """A listener that cannot break the call it listens to.
 
