@@ -5,8 +5,8 @@ Rules:
       told, whoever asks for as much or more is refused without asking again.
     - It is forgotten rather too early than too late, which costs a question and changes no decision. So it
       may be counted from when the question was sent, and dropped where there are too many.
-    - A refund or a reset forgets the key, and voids the answers to what was asked before it: they may have
-      been given before it, and arrive after it.
+    - A refund or a reset forgets the key, and voids the answers to what was asked about the key before:
+      they may have been given before it, and arrive after it.
     - Instants here are integer nanoseconds of this process's clock; those in a decision are the store's.
 """
 
@@ -48,7 +48,7 @@ class Refusals:
     immutable, and is found whole or not at all.
     """
 
-    __slots__ = ("_longest", "_most", "changes", "held")
+    __slots__ = ("_changed", "_longest", "_most", "_void", "changes", "held")
 
     def __init__(self, most: int, longest: float) -> None:
         self._most = most
@@ -56,7 +56,11 @@ class Refusals:
         self.held: OrderedDict[tuple[str, str | bytes], _Refusal] = OrderedDict()
         """By scope and key; those that have lapsed may be among them."""
         self.changes = 0
-        """How often something was forgotten because it may have changed."""
+        """How often a key was forgotten because something may have been given back to it."""
+        self._changed: OrderedDict[tuple[str, str | bytes], int] = OrderedDict()
+        """Which of these changes was the last of each key, of the latest `most` of them."""
+        self._void = 0
+        """The last change of the keys that are not among those any more."""
 
     def decide(self, charges: Sequence[Charge], now: int) -> list[Decision] | None:
         """Return the decision about each charge if one of them is known to be refused, or else None.
@@ -93,18 +97,15 @@ class Refusals:
             asked: When; not after the store decided.
             changes: What `changes` was then.
         """
-        if changes != self.changes:
-            return
         for charge, decision in zip(charges, decisions, strict=True):
             allowed, state, there, cost, counter = decision
-            if allowed:
+            place = (charge.counter.scope, charge.key)
+            if allowed or self._changed.get(place, self._void) > changes:
                 continue
             fits_at = counter.rules.fits_at(state, there, cost)
             if fits_at is not None:  # else it never fits, and no time was told
                 until = fits_at if fits_at - there <= self._longest else there + int(self._longest)
-                self._keep(
-                    (charge.counter.scope, charge.key), _Refusal(decision, there - asked, until), asked
-                )
+                self._keep(place, _Refusal(decision, there - asked, until), asked)
 
     def _keep(self, place: tuple[str, str | bytes], refusal: _Refusal, now: int) -> None:
         """Hold one more, and look at two others, in turn: what has lapsed goes, and so does one too many."""
@@ -123,4 +124,9 @@ class Refusals:
         """Forget `key`, since something may have been given back to it."""
         self.changes += 1
         for counter in counters:
-            self.held.pop((counter.scope, key), None)
+            place = (counter.scope, key)
+            self.held.pop(place, None)
+            self._changed[place] = self.changes
+            self._changed.move_to_end(place)
+        while len(self._changed) > self._most:
+            self._void = self._changed.popitem(last=False)[1]
