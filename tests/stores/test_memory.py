@@ -11,8 +11,16 @@ from resilience._core.key import canonical
 from resilience._core.table import SHARDS
 from resilience.events import subscribe
 from resilience.stores.memory import MemoryStore
+from resilience.stores.on_loop import on_loop
 from resilience.testing import FakeClock
-from tests.stores.conformance import StoreConformance, clock, counter, six, store  # noqa: F401 - fixtures
+from tests.stores.conformance import (  # noqa: F401 - fixtures
+    StoreConformance,
+    awaited,
+    clock,
+    counter,
+    six,
+    store,
+)
 
 
 @pytest.fixture
@@ -22,6 +30,12 @@ def make_store():
 
 class TestConformance(StoreConformance):
     pass
+
+
+class TestConformanceOnALoop(StoreConformance):
+    @pytest.fixture
+    def make_store(self, make_store, awaited):  # noqa: F811 - the fixture's name is the argument's too
+        return lambda clock: awaited(lambda: on_loop(make_store(clock)))  # noqa: F811 - as above
 
 
 def test_counts_by_process_and_never_blocks():

@@ -12,10 +12,18 @@ import pytest
 from resilience._core.counting import Charge
 from resilience.clock import SYSTEM_CLOCK
 from resilience.stores import StoreUnavailable
+from resilience.stores.on_loop import on_loop
 from resilience.stores.sqlite import SQLiteStore
 from resilience.testing import FakeClock
 from tests.children import forking
-from tests.stores.conformance import StoreConformance, clock, counter, six, store  # noqa: F401 - fixtures
+from tests.stores.conformance import (  # noqa: F401 - fixtures
+    StoreConformance,
+    awaited,
+    clock,
+    counter,
+    six,
+    store,
+)
 
 
 @pytest.fixture
@@ -38,6 +46,12 @@ def make_store(path):
 
 class TestConformance(StoreConformance):
     pass
+
+
+class TestConformanceOnALoop(StoreConformance):
+    @pytest.fixture
+    def make_store(self, make_store, awaited):  # noqa: F811 - the fixture's name is the argument's too
+        return lambda clock: awaited(lambda: on_loop(make_store(clock)))  # noqa: F811 - as above
 
 
 def select(path, query):
