@@ -10,7 +10,9 @@ A session ends at `expires_at`, the sooner of two instants: `idle_timeout` after
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self
+
+from resilience.checks import number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +44,54 @@ def session_id_of(token: str) -> str:
     return sha256(token.encode("utf-8", "surrogatepass")).hexdigest()  # whatever a client sends has an id
 
 
+_TOKEN_BYTES: Final = 32  # 256 bits; OWASP ASVS 5.0, 7.2.3 asks for 128
+
+
+def new_token() -> str:
+    """Return a token that nobody can guess: 43 characters that may stand in a cookie, a header or a URL."""
+    import secrets  # noqa: PLC0415 - it loads OpenSSL, which a janitor does not need
+
+    return secrets.token_urlsafe(_TOKEN_BYTES)
+
+
+class Lifetimes(NamedTuple):
+    """How long sessions live, and when it is worth a write to let one live longer."""
+
+    idle_timeout: float
+    """Seconds after which a session ends that is not renewed."""
+    absolute_lifetime: float
+    """Seconds after which a session ends in any case."""
+
+    @classmethod
+    def checked(cls, idle_timeout: float, absolute_lifetime: float) -> Self:
+        """Return the lifetimes if they make sense.
+
+        Raises:
+            TypeError: One of them is no number.
+            ValueError: One is not above 0, or the idle timeout is longer than the lifetime.
+        """
+        lifetime = number("absolute_lifetime", absolute_lifetime, above=0)
+        return cls(number("idle_timeout", idle_timeout, above=0, most=lifetime), lifetime)
+
+    def renewed(self, session: Session, now: float) -> float | None:
+        """Return when the session would end if it were renewed now; None where that is not worth a write.
+
+        It is if the end moves by a tenth of the idle timeout, or to the very end. An index on the end cannot
+        spare a write (PostgreSQL calls it HOT), so there must be few of them.
+
+        Example:
+            >>> session = Session("5e55", "ada", {}, created_at=0.0, expires_at=100.0, ends_at=1000.0)
+            >>> Lifetimes(100.0, 1000.0).renewed(session, now=9.0)
+            >>> Lifetimes(100.0, 1000.0).renewed(session, now=10.0)
+            110.0
+        """
+        expires_at = min(now + self.idle_timeout, session.ends_at)
+        gain = expires_at - session.expires_at
+        if gain >= self.idle_timeout / 10 or (gain > 0 and expires_at == session.ends_at):
+            return expires_at
+        return None
+
+
 class SessionStore(Protocol):
     """What a janitor asks of the store that keeps the sessions: five methods, over any table.
 
@@ -58,8 +108,11 @@ class SessionStore(Protocol):
         """End all sessions of a user; return their ids."""
         ...
 
-    def delete_expired(self, limit: int) -> int:
-        """Delete at most `limit` expired sessions; return how many: less than `limit` if none is left."""
+    def delete_expired(self, limit: int) -> int | None:
+        """Delete at most `limit` expired sessions; return how many: less than `limit` if none is left.
+
+        None means that another node is cleaning the same sessions at the moment: the sweep ends.
+        """
         ...
 
     def count_expired(self, limit: int) -> int:
@@ -85,8 +138,8 @@ class AsyncSessionStore(Protocol):
         """End all sessions of a user; return their ids."""
         ...
 
-    async def delete_expired(self, limit: int) -> int:
-        """Delete at most `limit` expired sessions; return how many: less than `limit` if none is left."""
+    async def delete_expired(self, limit: int) -> int | None:
+        """Delete at most `limit` expired sessions; return how many: see `SessionStore`."""
         ...
 
     async def count_expired(self, limit: int) -> int:

@@ -16,12 +16,10 @@ Only whoever wants this store imports this module, and with it `sqlite3`.
 from __future__ import annotations
 
 import json
-import secrets
 from typing import TYPE_CHECKING, Any, Final, NoReturn, ParamSpec, Self, TypeVar
 
-from resilience.checks import number
 from resilience.clock import SYSTEM_CLOCK
-from resilience.janitor.sessions import Session, session_id_of
+from resilience.janitor.sessions import Lifetimes, Session, new_token, session_id_of
 from resilience.sqlite_file import SQLiteFile
 
 if TYPE_CHECKING:
@@ -45,7 +43,6 @@ CREATE TABLE IF NOT EXISTS resilience_sessions (
 CREATE INDEX IF NOT EXISTS resilience_sessions_by_user ON resilience_sessions (user_id);
 CREATE INDEX IF NOT EXISTS resilience_sessions_by_expiry ON resilience_sessions (expires_at);
 """
-_TOKEN_BYTES: Final = 32  # 256 bits; OWASP ASVS 5.0, 7.2.3 asks for 128
 _BUSY_TIMEOUT: Final = 5.0  # seconds to wait for another's write lock, as in `sqlite3.connect`
 
 
@@ -89,8 +86,7 @@ class SQLiteSessionStore:
         absolute_lifetime: float = 43200.0,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self._absolute_lifetime = number("absolute_lifetime", absolute_lifetime, above=0)
-        self._idle_timeout = number("idle_timeout", idle_timeout, above=0, most=self._absolute_lifetime)
+        self._lifetimes = Lifetimes.checked(idle_timeout, absolute_lifetime)
         self._clock = clock
         # What was logged out stays so after a power cut.
         self._file = SQLiteFile(path, _SCHEMA, synchronous="FULL", busy_timeout=_BUSY_TIMEOUT)
@@ -108,15 +104,15 @@ class SQLiteSessionStore:
         Raises:
             TypeError: The data is not what JSON can hold.
         """
-        token = secrets.token_urlsafe(_TOKEN_BYTES)
+        token = new_token()
         now = self._clock.wall()
         row = (
             session_id_of(token),
             user_id,
             json.dumps(dict(data or {})),
             now,
-            now + self._idle_timeout,
-            now + self._absolute_lifetime,
+            now + self._lifetimes.idle_timeout,
+            now + self._lifetimes.absolute_lifetime,
         )
         self._change("INSERT INTO resilience_sessions VALUES (?, ?, ?, ?, ?, ?)", *row)
         return token
@@ -145,9 +141,8 @@ class SQLiteSessionStore:
         if session is None:
             return None
         now = self._clock.wall()
-        expires_at = min(now + self._idle_timeout, session.ends_at)
-        gain = expires_at - session.expires_at
-        if gain < self._idle_timeout / 10 and not (gain > 0 and expires_at == session.ends_at):
+        expires_at = self._lifetimes.renewed(session, now)
+        if expires_at is None:
             return session
         renewed = self._change(
             "UPDATE resilience_sessions SET expires_at = max(expires_at, ?)"
