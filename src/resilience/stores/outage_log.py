@@ -61,7 +61,7 @@ class OutageLog:
                 self.is_told, self._since = True, now
         import logging  # noqa: PLC0415 - loaded only when something went wrong
 
-        more = f"; {suppressed} more failures since the last line" if suppressed else ""
+        more = f" ({suppressed} more failures since the last line)" if suppressed else ""
         logging.getLogger("resilience").warning("%s%s", error, more)
 
     def answered(self) -> None:
@@ -76,7 +76,7 @@ class OutageLog:
         import logging  # noqa: PLC0415 - see failed
 
         logging.getLogger("resilience").warning(
-            "%s answers again, %.1f s after the first failure; %d more failures were not logged",
+            "%s answers again, %.1f s after the first failure (%d more were not logged)",
             self._what,
             now - since,
             suppressed,
