@@ -365,14 +365,16 @@ def _until(is_late: Callable[[], bool], gen: PQGen[T]) -> PQGen[T]:
 
 
 def _checked_url(url: Any) -> str:
+    if not isinstance(url, str):
+        raise TypeError(f"url must be a string, not {type(url).__name__}")
     try:
         conninfo.conninfo_to_dict(url)
-    except (psycopg.ProgrammingError, TypeError):
-        # Without the value, and without libpq's word on it: there is a password inside.
+    except psycopg.ProgrammingError:
+        # Without the value, and without what libpq says of it: there may be a password inside.
         raise ValueError(
             "url must say where the database is, such as postgresql://shop@localhost/shop"
         ) from None
-    return str(url)
+    return url
 
 
 def _checked_switch(argument: str, switch: Any) -> bool:

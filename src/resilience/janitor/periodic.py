@@ -9,6 +9,7 @@ it there.
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable, Callable
 from random import random as system_random
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar
@@ -23,11 +24,10 @@ from resilience.janitor.runs import Run, TaskRun, ThreadRun, strays_are_errors
 if TYPE_CHECKING:
     import asyncio
     import threading
-    from collections.abc import Awaitable, Callable
 
     from resilience.clock import Clock
 
-F = TypeVar("F", bound="Callable[[], Any]")
+F = TypeVar("F", bound=Callable[[], Any])
 R = TypeVar("R", bound=Run)
 
 
@@ -93,7 +93,7 @@ class _Periodic(Generic[F, R]):
         logging.getLogger("resilience").warning("%s is still busy after %g s", self._name, timeout)
 
 
-class Periodic(_Periodic["Callable[[], object]", ThreadRun]):
+class Periodic(_Periodic[Callable[[], object], ThreadRun]):
     """Calls a function again and again, in a daemon thread.
 
     Threads may share it. With a `FakeClock`, use one with `auto=False`, as for the janitors.
@@ -170,7 +170,7 @@ class Periodic(_Periodic["Callable[[], object]", ThreadRun]):
                 due = self._next()
 
 
-class AsyncPeriodic(_Periodic["Callable[[], Awaitable[object]]", TaskRun]):
+class AsyncPeriodic(_Periodic[Callable[[], Awaitable[object]], TaskRun]):
     """Awaits a coroutine function again and again, in a task of the event loop on which it is started.
 
     After that loop has ended it can be started on another. A cancellation leaves at once. The arguments: see
