@@ -52,6 +52,8 @@ class Event(Enum):
     RECOVERY_OVER = "recovery time over"
     PROBES_SUCCEEDED = "probes succeeded"
     PROBE_FAILED = "probe failed"
+    OPENED_ELSEWHERE = "opened by another process"
+    CLOSED_ELSEWHERE = "closed by another process"
     FORCE_OPEN = "forced open"
     FORCE_CLOSE = "forced closed"
     RESET = "reset"
@@ -63,6 +65,7 @@ class Action(Enum):
     COUNT = "an empty window, and the recovery time as first set"
     REST = "the recovery time"
     REST_LONGER = "the recovery time, grown"
+    REST_AS_TOLD = "what is left of another's recovery time"
     TEST = "places for probes"
     HOLD = "no end of its own"
 
@@ -70,12 +73,15 @@ class Action(Enum):
 TRANSITIONS: Final[Mapping[State, Mapping[Event, tuple[State, Action]]]] = {
     State.CLOSED: {
         Event.TRIPPED: (State.OPEN, Action.REST),
+        Event.OPENED_ELSEWHERE: (State.OPEN, Action.REST_AS_TOLD),
         Event.FORCE_OPEN: (State.FORCED_OPEN, Action.HOLD),
         Event.FORCE_CLOSE: (State.FORCED_CLOSED, Action.COUNT),
         Event.RESET: (State.CLOSED, Action.COUNT),
     },
     State.OPEN: {
         Event.RECOVERY_OVER: (State.HALF_OPEN, Action.TEST),
+        Event.OPENED_ELSEWHERE: (State.OPEN, Action.REST_AS_TOLD),
+        Event.CLOSED_ELSEWHERE: (State.CLOSED, Action.COUNT),
         Event.FORCE_OPEN: (State.FORCED_OPEN, Action.HOLD),
         Event.FORCE_CLOSE: (State.FORCED_CLOSED, Action.COUNT),
         Event.RESET: (State.CLOSED, Action.COUNT),
@@ -83,6 +89,8 @@ TRANSITIONS: Final[Mapping[State, Mapping[Event, tuple[State, Action]]]] = {
     State.HALF_OPEN: {
         Event.PROBES_SUCCEEDED: (State.CLOSED, Action.COUNT),
         Event.PROBE_FAILED: (State.OPEN, Action.REST_LONGER),
+        Event.OPENED_ELSEWHERE: (State.OPEN, Action.REST_AS_TOLD),
+        Event.CLOSED_ELSEWHERE: (State.CLOSED, Action.COUNT),
         Event.FORCE_OPEN: (State.FORCED_OPEN, Action.HOLD),
         Event.FORCE_CLOSE: (State.FORCED_CLOSED, Action.COUNT),
         Event.RESET: (State.CLOSED, Action.COUNT),
@@ -221,10 +229,9 @@ class Breaker:
             period = self.period
         if period.passes:
             return Grant(period, 0, inf, change)
-        if period.state is State.HALF_OPEN and self._free_places(now) > 0:
-            period.tickets += 1
-            deadline = period.leases[period.tickets] = now + self.policy.lease
-            return Grant(period, period.tickets, deadline, change)
+        if period.state is State.HALF_OPEN and (ticket := self._take_place(now)):
+            deadline = period.leases[ticket] = now + self.policy.lease
+            return Grant(period, ticket, deadline, change)
         return None
 
     def settle(
@@ -291,7 +298,7 @@ class Breaker:
         if action is Action.COUNT:
             self._recovery_time = policy.recovery_time
             return Period(state, number, now, policy.rule.fresh(now))
-        rest = 0.0
+        rest = self._rest_as_told() if action is Action.REST_AS_TOLD else 0.0
         if action is Action.REST_LONGER:
             self._recovery_time = min(self._recovery_time * policy.recovery_growth, policy.max_recovery_time)
         if action is Action.REST or action is Action.REST_LONGER:
@@ -328,6 +335,17 @@ class Breaker:
         if period.state is State.OPEN or period.state is State.HALF_OPEN:
             return max([period.began + period.rest, *period.leases.values()])
         return inf
+
+    def _rest_as_told(self) -> float:
+        """Return what another process has said; `_core.shared` hears it."""
+        return 0.0
+
+    def _take_place(self, now: float) -> int:
+        """Return the ticket of a place that was free, counted from 1, or 0 if none was."""
+        if self._free_places(now) <= 0:
+            return 0
+        self.period.tickets += 1
+        return self.period.tickets
 
     def _free_places(self, now: float) -> int:
         self._end_leases(now)

@@ -31,6 +31,7 @@ from resilience.breaker.gate import Gate, Permit
 from resilience.breaker.guards import guarded
 from resilience.breaker.settings import policy_of, rule_of
 from resilience.callables import Kind, MisuseError, kind_of, name_of
+from resilience.checks import count as whole_number
 from resilience.clock import SYSTEM_CLOCK
 from resilience.conditions import matcher, result_predicate
 from resilience.events import hooks
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from typing import ParamSpec, TypeVar
 
+    from resilience.boards import Board
     from resilience.clock import Clock
     from resilience.conditions import Condition
     from resilience.events import Listener
@@ -97,6 +99,9 @@ class CircuitBreaker:
         record_on: Which exceptions are failures: types, predicates of an exception, or a tuple of either.
         ignore: Which of those are neutral after all, in the same forms.
         failure_if_result: A predicate of what a call returned: whether that is a failure.
+        shared: A board, by which breakers of the same name in other processes open, are tested and close
+            together; see `resilience.boards`. Its name must then be given.
+        quorum: How many processes must have opened for all to, at least 1.
         name: What errors, events and snapshots call it. Left out, the first function that it decorates
             gives the name, or else a number.
         clock: Where time comes from.
@@ -135,6 +140,8 @@ class CircuitBreaker:
         record_on: Condition = Exception,
         ignore: Condition = (),
         failure_if_result: Callable[[Any], bool] | None = None,
+        shared: Board | None = None,
+        quorum: int = 1,
         name: str | None = None,
         clock: Clock = SYSTEM_CLOCK,
         random: Callable[[], float] = random.random,
@@ -144,6 +151,7 @@ class CircuitBreaker:
             raise TypeError(f"name={name!r} must be a string")
         if not callable(random):
             raise TypeError(f"random={random!r} must be a function that returns a number from 0 to 1")
+        _check_sharing(shared, quorum, name)
         rule = rule_of(
             failure_threshold,
             failure_ratio=failure_ratio,
@@ -173,6 +181,8 @@ class CircuitBreaker:
             on_change=hooks(on_change),
         )
         self._named = name is not None
+        if shared is not None:
+            self._gate.join(shared, quorum)
 
     # --- what it is ------------------------------------------------------------------------------
 
@@ -349,6 +359,19 @@ class CircuitBreaker:
     def __repr__(self) -> str:
         """Show its name and state."""
         return f"<CircuitBreaker {self.name!r}, {self.state}>"
+
+
+def _check_sharing(shared: Board | None, quorum: int, name: str | None) -> None:
+    if whole_number("quorum", quorum, least=1) > 1 and shared is None:
+        raise ValueError(
+            f"quorum={quorum!r} means nothing without shared: say by which board they know each other"
+        )
+    if shared is None:
+        return
+    if not callable(getattr(shared, "join", None)):
+        raise TypeError(f"shared={shared!r} must be a board, such as resilience.boards.redis.RedisBoard(url)")
+    if name is None:
+        raise ValueError("a shared breaker needs a name=…, by which other processes know it")
 
 
 _UNDONE: Final = frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})

@@ -32,6 +32,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 from resilience._core.breaker import Breaker, Outcome
+from resilience._core.shared import SharedBreaker
 from resilience.callables import MisuseError
 from resilience.conditions import is_cancellation
 from resilience.errors import CircuitOpenError, RateLimitedError
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from resilience._core.breaker import Change, Event, Period, Policy
+    from resilience.boards import Board
     from resilience.clock import Clock
     from resilience.events import Hook
 
@@ -166,6 +168,7 @@ class Gate:
         "recorded",
         "slow_after",
         "timed",
+        "wake",
     )
 
     lock: RLock
@@ -196,6 +199,8 @@ class Gate:
         self.random = random
         self.on_change = on_change
         self.core = Breaker(policy, clock.now())
+        self.wake: Callable[[], object] | None = None
+        """Tells the board, where it is shared by several processes, that there is something to tell them."""
         self.free: deque[tuple[Period, int]] = deque()
         """The places that were given back, and not yet taken back; appended to without the lock."""
         survive_fork(self)
@@ -203,6 +208,12 @@ class Gate:
     def after_fork(self) -> None:
         """Make the lock anew."""
         self.lock = RLock()
+
+    def join(self, board: Board, quorum: int) -> None:
+        """Share what happens here with other processes; to be called before anything has."""
+        core = SharedBreaker(self.core.policy, self.now(), quorum)
+        self.core = core
+        self.wake = board.join(self, core)
 
     # --- admission -------------------------------------------------------------------------------
 
@@ -240,6 +251,8 @@ class Gate:
             if grant is None:
                 wait = self.core.retry_after(now)
         if grant is None:
+            if self.wake is not None:
+                self.wake()  # a place was looked for, and none was there
             raise self.rejection(wait)
         permit = Permit(self, grant.period, grant.ticket, grant.deadline, started)
         self.tell(grant.change)
@@ -279,6 +292,8 @@ class Gate:
         permit.settled = True
         if permit.ticket:
             self.free.append((permit.period, permit.ticket))
+            if self.wake is not None:
+                self.wake()
 
     def settle(self, permit: Permit, outcome: Outcome) -> None:
         """Take the outcome of a permit, unless it has one."""
@@ -296,6 +311,8 @@ class Gate:
                 return
             change = self.core.settle(permit.period, permit.ticket, outcome, now, draw, slow=slow)
             permit.settled = True
+        if permit.ticket and self.wake is not None:
+            self.wake()
         self.tell(change)
 
     def count(self, period: Period, started: float, error: Exception | None, result: Any = _UNKNOWN) -> None:
@@ -328,6 +345,8 @@ class Gate:
         """Publish a change, if there was one. The lock is not held."""
         if change is None:
             return
+        if self.wake is not None:
+            self.wake()
         calls, failures, slow = change.figures
         event = BreakerChanged(
             self.name,

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
     from typing import Unpack
 
+    from resilience.boards import Board
     from resilience.breaker.breaker import Snapshot
     from resilience.clock import Clock
     from resilience.conditions import Condition
@@ -57,6 +58,8 @@ class BreakerOptions(TypedDict, total=False):
     record_on: Condition
     ignore: Condition
     failure_if_result: Callable[[Any], bool] | None
+    shared: Board | None
+    quorum: int
     random: Callable[[], float]
     on_change: Listener | None
 

@@ -1,0 +1,134 @@
+"""The threads of a board: one that reports and reads, one that listens; both only where there is a breaker.
+
+They are daemons, so the interpreter ends without them; the places that they had leased then run out. A forked
+child starts its own.
+"""
+
+from __future__ import annotations
+
+import threading
+from functools import partial
+from typing import TYPE_CHECKING, NoReturn
+
+from resilience.boards.exchange import Exchange
+from resilience.checks import number
+from resilience.clock import SYSTEM_CLOCK
+from resilience.fork import survive_fork
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Self
+
+    from resilience._core.shared import SharedBreaker
+    from resilience.boards.exchange import Engine
+    from resilience.breaker.gate import Gate
+
+ENDING: float = 3.0
+"""Seconds for which `close` waits for the threads: longer than an engine may take to answer."""
+
+
+class ThreadedBoard:
+    """What the boards of all engines have in common.
+
+    Args:
+        engine: Where the ledgers are.
+        refresh: Seconds from one reading of all ledgers to the next, above 0.
+
+    Threads may share it.
+    """
+
+    def __init__(self, engine: Engine, refresh: float) -> None:
+        self._refresh = number("refresh", refresh, above=0)
+        self._engine = engine
+        self._exchange = Exchange(engine, self._refresh)
+        self._closing = threading.Event()
+        self._threads: list[threading.Thread] = []
+        survive_fork(self)
+
+    def after_fork(self) -> None:
+        """Begin anew in a forked child, with its own lock, threads and connections."""
+        self._lock = threading.RLock()
+        if not self._threads:
+            return
+        was_closed = self._closing.is_set()
+        self._closing = threading.Event()
+        if was_closed:
+            self._closing.set()
+        self._threads = []
+        self._exchange.after_fork()
+        if self._exchange.is_needed and not was_closed:
+            self._start()
+
+    @property
+    def in_touch(self) -> bool:
+        """Whether the engine answered when it was last asked."""
+        return self._exchange.in_touch
+
+    def join(self, gate: Gate, core: SharedBreaker) -> Callable[[], object]:
+        """Let a breaker take part; `CircuitBreaker(shared=…)` calls this.
+
+        Raises:
+            RuntimeError: The board has been closed.
+        """
+        with self._lock:
+            if self._closing.is_set():
+                raise RuntimeError(f"{self!r} has been closed: make a new one for new breakers")
+            wake = self._exchange.join(gate, core)
+            if not self._threads:
+                self._start()
+        return wake
+
+    def close(self) -> None:
+        """End the threads and connections, and give back unused places. Breakers go on, each process alone.
+
+        Closing it again does nothing.
+        """
+        self._closing.set()
+        self._exchange.hear(None)
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(ENDING)
+        self._engine.close()
+
+    def __enter__(self) -> Self:
+        """Return itself; the end of the block closes it."""
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Close it."""
+        self.close()
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be copied or pickled."""
+        raise TypeError(
+            f"{type(self).__name__} cannot be copied or pickled: it holds connections; share this one"
+        )
+
+    def _start(self) -> None:
+        for work in (self._work, self._listen):
+            thread = threading.Thread(target=work, name=f"resilience {type(self).__name__}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _work(self) -> None:
+        while not self._closing.is_set():
+            self._exchange.step()
+        try:
+            self._exchange.leave()
+        except Exception as error:  # noqa: BLE001 - at the end there is nothing left to do but say so
+            self._exchange.log(error)
+
+    def _listen(self) -> None:
+        """Listen, and begin anew where that fails or the engine has been out of reach."""
+        closing = self._closing
+        while not closing.is_set():
+            is_over = partial(self._is_listening_over, closing, self._exchange.contacts)
+            try:
+                self._engine.listen(self._exchange.hear, is_over)
+            except Exception as error:  # noqa: BLE001 - news are then read by the refresh, and the thread lives
+                self._exchange.log(error)
+                SYSTEM_CLOCK.wait(closing, self._refresh)
+
+    def _is_listening_over(self, closing: threading.Event, contacts: int) -> bool:
+        """Whether the board is closed, or the engine was out of reach and may have forgotten who listens."""
+        return closing.is_set() or self._exchange.contacts != contacts
