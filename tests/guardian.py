@@ -2,9 +2,9 @@
 
     python -I -S guardian.py
 
-It reads on its standard input what to guard: `folder PATH`, `started PID`, `ended PID`. At the end of the
-input, which comes also when the test process is killed, what still runs is killed with its children, and
-what is left of the folders is removed.
+It reads on its standard input what to guard: `folder PATH`, `mounted PATH`, `started PID`, `ended PID`. At
+the end of the input, which comes also when the test process is killed, what still runs is killed with its
+children, what is mounted is unmounted, and what is left of the folders is removed.
 """
 
 from __future__ import annotations
@@ -22,17 +22,24 @@ def main() -> None:
     for caught in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(caught, signal.SIG_IGN)  # only the end of the test process ends this one
     folders: set[str] = set()
+    mounted: set[str] = set()
     running: set[int] = set()
     for line in sys.stdin:
         what, _, which = line.rstrip("\n").partition(" ")
         if what == "folder":
             folders.add(which)
+        elif what == "mounted":
+            mounted.add(which)
         elif what == "started":
             running.add(int(which))
         else:
             running.discard(int(which))
     for pid in running:
         send(pid, signal.SIGKILL)
+    for folder in filter(os.path.ismount, mounted):
+        import subprocess  # loaded only where it is needed: most test processes mount nothing
+
+        subprocess.call(["umount", "--lazy", folder])
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
 

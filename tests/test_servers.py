@@ -114,23 +114,43 @@ def test_a_server_that_cannot_start_says_why(new_redis_server, new_postgres_serv
         new_postgres_server(no_such_setting=1)
 
 
+def test_a_small_disk_is_full_and_has_room_again(small_disk, new_postgres_server):
+    disk = small_disk(4)
+    server = new_postgres_server()
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute(f"CREATE TABLESPACE small LOCATION '{disk.folder}'")
+        connection.execute("CREATE UNLOGGED TABLE t (data text) TABLESPACE small")
+        disk.fill()
+        with pytest.raises(psycopg.errors.DiskFull):
+            connection.execute("INSERT INTO t SELECT repeat('x', 1000) FROM generate_series(1, 1000)")
+        disk.free()
+        connection.execute("INSERT INTO t VALUES ('y')")
+        assert connection.execute("SELECT data FROM t").fetchall() == [("y",)]
+
+
+def test_a_disk_that_cannot_be_mounted_is_said_to_be_missing(small_disk):
+    with pytest.raises(pytest.skip.Exception, match=r"no size-limited file system .* here: mount: "):
+        small_disk("many")
+
+
 INTERRUPTED = """
 import sys, time
 from tests import servers
 one = servers.RedisServer(servers.redis_program())
 two = servers.PostgresServer(servers.postgres_programs())
-print(one.pid, one.folder, two.pid, two.folder, flush=True)
+disk = servers.SmallDisk(1).folder.parent if servers.os.geteuid() == 0 else two.folder
+print(one.pid, one.folder, two.pid, two.folder, disk, flush=True)
 time.sleep(60)
 """
 
 
 def test_servers_end_with_a_test_process_that_is_killed(redis_kind, postgres_kind):
     with subprocess.Popen([sys.executable, "-c", INTERRUPTED], cwd=ROOT, stdout=subprocess.PIPE) as process:
-        redis_pid, redis_folder, postgres_pid, postgres_folder = process.stdout.readline().decode().split()
+        redis_pid, redis_folder, postgres_pid, *others = process.stdout.readline().decode().split()
         pids = [int(redis_pid), int(postgres_pid), *children_of(int(postgres_pid))]
         process.send_signal(signal.SIGKILL)
     wait_until(lambda: all(map(is_gone, pids)))
-    wait_until(lambda: not Path(redis_folder).exists() and not Path(postgres_folder).exists())
+    wait_until(lambda: not any(Path(folder).exists() for folder in (redis_folder, *others)))
 
 
 WITHOUT_A_SYSTEM = """
