@@ -14,6 +14,7 @@ spelt like a key of another. Text is UTF-8; keys that are bytes begin with a byt
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from redis.crc import key_slot
@@ -26,7 +27,7 @@ from resilience.stores.redis import scripts
 from resilience.stores.redis.wire import packed, pieces
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from resilience._core.counting import Charge, Counter, State
     from resilience.stores.redis.scripts import Script
@@ -50,7 +51,7 @@ class Request(NamedTuple):
 class Form:
     """One counter as Redis counts it."""
 
-    __slots__ = ("counter", "figures", "head", "letter")
+    __slots__ = ("counter", "figures", "head", "letter", "script", "take_one")
 
     def __init__(self, prefix: bytes, counter: Counter) -> None:
         window = -(-round(counter.quota.per * 1e9) // 1000)
@@ -77,8 +78,11 @@ class Form:
             self.letter, part = b"c", -(-window // _PARTS)
             rules = SlidingCounts(limit, window * 1000)
             read = _counts_reader(rules)
-        self.figures = pieces(b"%d" % limit, b"%d" % window, b"%d" % part)
+        self.figures = _number(limit) + _number(window) + _number(part)
         """Limit, window and part, as the scripts have them."""
+        self.script = scripts.TAKE_ONE[self.letter.decode()]
+        self.take_one = b"*10\r\n" + pieces(b"EVALSHA", self.script.sha, b"2")
+        """What the command to take one charge begins with."""
         as_kept: Any = _AsKept(rules, read)
         self.counter = counter._replace(rules=as_kept)
         name = counter.scope.replace("%", "%25").replace("{", "%7B").replace("}", "%7D")
@@ -196,39 +200,25 @@ class Codec:
         """Return the request to take `charges`, all or none; `token` lives for `life` milliseconds."""
         if len(charges) > 1:
             figures = [
-                (self.form(charge.counter), charge.key, pieces(b"%d" % charge.cost, b"0"))
+                (self.form(charge.counter), charge.key, _number(charge.cost) + _number(0))
                 for charge in charges
             ]
             return self._of_several(scripts.TAKE, figures, self._token(b"t", charges[0].key, token), life)
-        counter, key, cost = charges[0]
+        [(counter, key, cost)] = charges
         form = self.form(counter)
-        name = form.name(key)
-        once = self._token(b"t", key, token)
-        script = scripts.TAKE_ONE[form.letter.decode()]
-        milliseconds, units = b"%d" % life, b"%d" % cost
-        command = (
-            b"*10\r\n$7\r\nEVALSHA\r\n$40\r\n%b\r\n$1\r\n2\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n%b"
-            % (
-                script.sha,
-                len(name),
-                name,
-                len(once),
-                once,
-                len(milliseconds),
-                milliseconds,
-                len(units),
-                units,
-                form.figures,
-            )
-        )
-        return Request(script, command, name)
+        encoded = _encoded(key)
+        name = b"%b%b}" % (form.head, encoded)
+        once = b"%b:{%b}t%b" % (self._prefix, encoded, token)
+        command = b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n%b%b%b" % (
+            form.take_one, len(name), name, len(once), once, _number(life), _number(cost), form.figures
+        )  # fmt: skip
+        return Request(form.script, command, name)
 
     def peek(self, places: Sequence[tuple[Counter, str | bytes]]) -> Request:
         """Return the request for the states of these keys."""
-        none = pieces(b"0", b"0")
-        return self._of_several(
-            scripts.PEEK, [(self.form(counter), key, none) for counter, key in places], None, None
-        )
+        none = _number(0) + _number(0)
+        figures = [(self.form(counter), key, none) for counter, key in places]
+        return self._of_several(scripts.PEEK, figures, None, None)
 
     def refund(self, charges: Sequence[Charge], receipts: Sequence[int], token: bytes, life: int) -> Request:
         """Return the request to give `charges` back once, however often it is sent."""
@@ -242,7 +232,7 @@ class Codec:
         self, script: Script, charges: Sequence[Charge], receipts: Sequence[int], once: bytes, life: int
     ) -> Request:
         figures = [
-            (self.form(charge.counter), charge.key, pieces(b"%d" % charge.cost, b"%d" % (receipt // 1000)))
+            (self.form(charge.counter), charge.key, _number(charge.cost) + _number(receipt // 1000))
             for charge, receipt in zip(charges, receipts, strict=True)
         ]
         return self._of_several(script, figures, once, life)
@@ -259,7 +249,7 @@ class Codec:
         arguments = [b"$1\r\n%b\r\n%b%b" % (form.letter, form.figures, rest) for form, _, rest in figures]
         count = 3 + len(keys) + 6 * len(figures)
         if life is not None:
-            arguments.insert(0, pieces(b"%d" % life))
+            arguments.insert(0, _number(life))
             count += 1
         head = pieces(b"EVALSHA", script.sha, b"%d" % len(keys), *keys)
         return Request(script, b"*%d\r\n%b%b" % (count, head, b"".join(arguments)), names[0])
@@ -271,30 +261,29 @@ class Codec:
     def taken(self, charges: Sequence[Charge], reply: bytes) -> list[Decision]:
         """Return the decisions that `take` was answered with."""
         now = int.from_bytes(reply[:7], "big") * 1000
-        return [
-            Decision((fits, state, now, charge.cost, self.form(charge.counter).counter))
-            for charge, (fits, state) in zip(charges, _answers(reply), strict=True)
-        ]
+        decisions: list[Decision] = []
+        at = 7
+        for counter, _, cost in charges:
+            begins = at + 3
+            ends = begins + int.from_bytes(reply[at + 1 : begins], "big")
+            decisions.append(
+                Decision((reply[at] == 1, reply[begins:ends], now, cost, self.form(counter).counter))
+            )
+            at = ends
+        return decisions
 
     def foreseen(self, charges: Sequence[Charge], reply: bytes) -> list[Decision]:
         """Return the decisions that `take` would come to, by what `peek` was answered."""
-        now = int.from_bytes(reply[:7], "big") * 1000
-        decisions: list[Decision] = []
-        for charge, (_, state) in zip(charges, _answers(reply), strict=True):
-            counter = self.form(charge.counter).counter
-            fits = counter.rules.admit(state, now, charge.cost) is not None
-            decisions.append(Decision((fits, state, now, charge.cost, counter)))
-        return decisions
+        return [
+            Decision((counter.rules.admit(state, now, cost) is not None, state, now, cost, counter))
+            for _, state, now, cost, counter in self.taken(charges, reply)
+        ]
 
 
-def _answers(reply: bytes) -> Iterator[tuple[bool, bytes]]:
-    """Yield of each charge whether it fits, and the state; see `scripts`."""
-    at = 7
-    while at < len(reply):
-        begins = at + 3
-        ends = begins + int.from_bytes(reply[at + 1 : begins], "big")
-        yield reply[at] == 1, reply[begins:ends]
-        at = ends
+@lru_cache(maxsize=1024)
+def _number(number: int) -> bytes:
+    """Return a number as an argument of a command; the same few are sent all the time."""
+    return pieces(b"%d" % number)
 
 
 def load(script: Script) -> bytes:

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from math import inf
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -36,23 +37,21 @@ if TYPE_CHECKING:
     from resilience.clock import Clock
     from resilience.stores import Holding
     from resilience.stores.redis.codec import Codec
-    from resilience.stores.redis.conversation import Answer, Ask, Conversation
+    from resilience.stores.redis.conversation import Answer, Conversation
     from resilience.stores.redis.source import Address
 
+_TOGETHER: Final = 8
+"""Questions that go out without waiting for the end of the turn, so that the server works meanwhile."""
 _inherited: Final[list[object]] = []
 """The parent's links, in a forked child: to close them here would take them out of the parent's loop."""
 
 
-class _Question:
+class _Question(NamedTuple):
     """Somebody who waits for so many replies until an instant of the loop."""
 
-    __slots__ = ("answer", "deadline", "found", "replies")
-
-    def __init__(self, answer: asyncio.Future[list[Any]], replies: int, deadline: float) -> None:
-        self.answer = answer
-        self.replies = replies
-        self.deadline = deadline
-        self.found: list[Any] = []
+    answer: asyncio.Future[list[Any]]
+    replies: int
+    deadline: float
 
 
 class Link(asyncio.Protocol):
@@ -69,6 +68,9 @@ class Link(asyncio.Protocol):
         self._outgoing: list[bytes] = []
         self._incoming = b""
         self._waiting: deque[_Question] = deque()
+        self._found: list[Any] = []
+        """Replies for the first who waits, until there are as many as asked for."""
+        self._wakes_at = inf
         self._timer: asyncio.TimerHandle | None = None
         self.is_usable = True
         """Whether it may be asked."""
@@ -89,20 +91,25 @@ class Link(asyncio.Protocol):
 
         It raises `Lost` if they do not come within `seconds`, which is above 0.
         """
-        question = _Question(self._loop.create_future(), replies, self._loop.time() + seconds)
-        self._waiting.append(question)
-        if not self._outgoing:
-            self._loop.call_soon(self._send)
-        self._outgoing.append(commands)
-        if self._timer is None or question.deadline < self._timer.when():
-            self._watch(question.deadline)
-        return question.answer
+        loop = self._loop
+        answer: asyncio.Future[list[Any]] = loop.create_future()
+        deadline = loop.time() + seconds
+        self._waiting.append(_Question(answer, replies, deadline))
+        outgoing = self._outgoing
+        outgoing.append(commands)
+        if len(outgoing) == 1:
+            loop.call_soon(self._send)
+        elif len(outgoing) >= _TOGETHER:
+            self._send()
+        if deadline < self._wakes_at:
+            self._watch(deadline)
+        return answer
 
     def _send(self) -> None:
-        outgoing = b"".join(self._outgoing)
+        """Send what was asked since the last time."""
+        if self._outgoing and not self._transport.is_closing():
+            self._transport.write(b"".join(self._outgoing))
         self._outgoing.clear()
-        if not self._transport.is_closing():
-            self._transport.write(outgoing)
 
     def data_received(self, data: bytes) -> None:
         """Give out the replies that are whole."""
@@ -122,12 +129,13 @@ class Link(asyncio.Protocol):
     def _give_out(self, reply: Any) -> None:
         if not self._waiting:
             raise Garbled("more replies than questions")
-        question = self._waiting[0]
-        question.found.append(reply)
-        if len(question.found) == question.replies:
+        self._found.append(reply)
+        answer, replies, _ = self._waiting[0]
+        if len(self._found) == replies:
             self._waiting.popleft()
-            if not question.answer.done():
-                question.answer.set_result(question.found)
+            if not answer.done():
+                answer.set_result(self._found)
+            self._found = []
 
     def eof_received(self) -> None:
         """Let the transport close: there will be no more replies."""
@@ -140,10 +148,12 @@ class Link(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_at(deadline, self._expire)
+        self._wakes_at = deadline
 
     def _expire(self) -> None:
         """Tell those whose time is up; wake up again for the next."""
         self._timer = None
+        self._wakes_at = inf
         now = self._loop.time()
         still_waiting = [question for question in self._waiting if not question.answer.done()]
         for question in still_waiting:
@@ -200,7 +210,15 @@ class AsyncRedisEngine:
 
     async def take(self, charges: Sequence[Charge], token: bytes, until: float) -> list[Decision]:
         """Take all charges if all of them fit, or else none."""
-        return await self._held(self._conversations.take(charges, token, until - self._clock.now()), until)
+        conversations = self._conversations
+        seconds = until - self._clock.now()
+        question = conversations.question(charges, token, seconds)
+        if question is None:
+            return await self._held(conversations.take(charges, token, seconds), until)
+        replies = await self._ask(None, question, 1, until)
+        if type(replies[0]) is bytes:
+            return conversations.answer(charges, replies[0])
+        return await self._held(conversations.take(charges, token, seconds), until, replies)
 
     async def peek(self, charges: Sequence[Charge], until: float) -> list[Decision]:
         """Return the decision that `take` would come to about each, and take nothing."""
@@ -235,30 +253,34 @@ class AsyncRedisEngine:
                 link.close("the store was closed")
         await asyncio.sleep(0)  # a transport says good-bye in the loop's next turn
 
-    async def _held(self, conversation: Conversation[Answer], until: float) -> Answer:
-        """Hold a conversation, and return what it comes to."""
+    async def _held(
+        self, conversation: Conversation[Answer], until: float, heard: list[Any] | None = None
+    ) -> Answer:
+        """Hold a conversation, and return what it comes to; `heard` are the replies to its first question."""
         try:
             ask = next(conversation)
             while True:
-                ask = conversation.send(await self._ask(ask, until))
+                replies = heard or await self._ask(*ask, until)
+                heard = None
+                ask = conversation.send(replies)
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]  # a generator's value is not typed
 
-    async def _ask(self, ask: Ask, until: float) -> list[Any]:
-        link = self._links.get((asyncio.get_running_loop(), ask.address))
+    async def _ask(self, address: Address | None, commands: bytes, replies: int, until: float) -> list[Any]:
+        link = self._links.get((asyncio.get_running_loop(), address))
         if link is None or not link.is_usable:
-            link = await self._linked(ask.address, until)
+            link = await self._linked(address, until)
         left = until - self._clock.now()
         if left <= 0:
             raise Lost("no time left to ask")
         try:
-            replies = await link.ask(ask.commands, ask.replies, left)
+            found = await link.ask(commands, replies, left)
         except Lost:
-            self._conversations.nodes.lost(ask.address)
+            self._conversations.nodes.lost(address)
             raise
-        if any(isinstance(reply, ErrorReply) and reply.leads_astray for reply in replies):
+        if isinstance(found[-1], ErrorReply) and found[-1].leads_astray:
             link.retire()
-        return replies
+        return found
 
     async def _linked(self, address: Address | None, until: float) -> Link:
         """Return a new link, which all who need one at this time wait for together."""

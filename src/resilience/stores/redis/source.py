@@ -7,7 +7,7 @@ checks, the third protocol with its notices. The client's own connections are ne
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -30,15 +30,15 @@ class Source:
         TypeError: `server` is neither a URL nor a client of the class that is wanted.
     """
 
-    def __init__(self, server: Any, client: type, example: str) -> None:
+    def __init__(self, server: Any, client: Any, example: str) -> None:
         if isinstance(server, str):
-            server = cast("Any", client).from_url(server)
+            server = client.from_url(server)
         if not isinstance(server, client):
             raise TypeError(
                 f"a store needs a URL such as 'redis://localhost:6379/0' or a {example}, not {server!r}; "
                 "of a Cluster, any one node will do"
             )
-        pool = cast("Any", server).connection_pool
+        pool = server.connection_pool
         self._class: Any = pool.connection_class
         self._settings: dict[str, Any] = {
             name: value for name, value in pool.connection_kwargs.items() if not name.startswith(_OURS)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from resilience.clock import Clock
     from resilience.stores import Holding
     from resilience.stores.redis.codec import Codec
-    from resilience.stores.redis.conversation import Answer, Ask, Conversation
+    from resilience.stores.redis.conversation import Answer, Conversation
     from resilience.stores.redis.source import Address
 
 _MOST_IDLE: Final = 64
@@ -109,7 +109,15 @@ class RedisEngine:
 
     def take(self, charges: Sequence[Charge], token: bytes, until: float) -> list[Decision]:
         """Take all charges if all of them fit, or else none."""
-        return self._held(self._conversations.take(charges, token, until - self._clock.now()), until)
+        conversations = self._conversations
+        seconds = until - self._clock.now()
+        question = conversations.question(charges, token, seconds)
+        if question is None:
+            return self._held(conversations.take(charges, token, seconds), until)
+        replies = self._ask(None, question, 1, until)
+        if type(replies[0]) is bytes:
+            return conversations.answer(charges, replies[0])
+        return self._held(conversations.take(charges, token, seconds), until, replies)
 
     def peek(self, charges: Sequence[Charge], until: float) -> list[Decision]:
         """Return the decision that `take` would come to about each, and take nothing."""
@@ -139,38 +147,43 @@ class RedisEngine:
         for address in tuple(self._idle):
             self._drop_idle(address)
 
-    def _held(self, conversation: Conversation[Answer], until: float) -> Answer:
-        """Hold a conversation, and return what it comes to."""
+    def _held(
+        self, conversation: Conversation[Answer], until: float, heard: list[Any] | None = None
+    ) -> Answer:
+        """Hold a conversation, and return what it comes to; `heard` are the replies to its first question."""
         try:
             ask = next(conversation)
             while True:
-                ask = conversation.send(self._ask(ask, until))
+                replies = heard or self._ask(*ask, until)
+                heard = None
+                ask = conversation.send(replies)
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]  # a generator's value is not typed
 
-    def _ask(self, ask: Ask, until: float) -> list[Any]:
+    def _ask(self, address: Address | None, commands: bytes, replies: int, until: float) -> list[Any]:
         try:
-            connection = self._idle[ask.address].pop()
+            connection = self._idle[address].pop()
         except LookupError:
-            connection = self._connected(ask.address, until)
+            connection = self._connected(address, until)
         try:
-            replies = connection.ask(ask.commands, ask.replies, until)
+            found = connection.ask(commands, replies, until)
         except BaseException as error:
             connection.close()
             if isinstance(error, Lost):
-                self._drop_idle(ask.address)
-                self._conversations.nodes.lost(ask.address)
+                self._drop_idle(address)
+                self._conversations.nodes.lost(address)
             raise
-        self._put_back(ask.address, connection, replies)
-        return replies
-
-    def _put_back(self, address: Address | None, connection: Connection, replies: Sequence[Any]) -> None:
-        """Keep a connection for the next one, unless it leads to a server that has become a replica."""
-        if any(isinstance(reply, ErrorReply) and reply.leads_astray for reply in replies):
+        if isinstance(found[-1], ErrorReply) and found[-1].leads_astray:
             connection.close()
             self._drop_idle(address)
-            return
-        idle = self._idle.setdefault(address, deque())
+        else:
+            self._put_back(address, connection)
+        return found
+
+    def _put_back(self, address: Address | None, connection: Connection) -> None:
+        idle = self._idle.get(address)
+        if idle is None:
+            idle = self._idle.setdefault(address, deque())
         if len(idle) < _MOST_IDLE:
             idle.append(connection)
         else:

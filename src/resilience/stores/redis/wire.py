@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 _LONGEST: Final = 16 * 1024 * 1024
 """Bytes of the longest reply that is believed; a scan of long names is a tenth of it."""
 _LONGEST_LINE: Final = 64 * 1024
+_STATUS, _ERROR, _INTEGER, _STRING, _ARRAY = b"+-:$*"
 
 
 class ErrorReply(NamedTuple):
@@ -61,16 +62,16 @@ def parsed(received: bytes, at: int = 0) -> tuple[Any, int] | None:
         if len(received) - at > _LONGEST_LINE:
             raise Garbled("a line without an end")
         return None
-    kind, line, after = received[at : at + 1], received[at + 1 : end], end + 2
-    if kind == b"$":
+    kind, line, after = received[at], received[at + 1 : end], end + 2
+    if kind == _STRING:
         return _string(received, after, _number(line))
-    if kind == b":":
+    if kind == _INTEGER:
         return _number(line), after
-    if kind == b"+":
+    if kind == _STATUS:
         return line, after
-    if kind == b"*":
+    if kind == _ARRAY:
         return _array(received, after, _number(line))
-    if kind == b"-":
+    if kind == _ERROR:
         return ErrorReply(line.decode("utf-8", "backslashreplace")), after
     raise Garbled(f"{received[at : at + 40]!r} is no reply")
 
