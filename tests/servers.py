@@ -292,7 +292,7 @@ def free_port():
 
 @functools.cache
 def in_memory():
-    """Return a folder in memory with a gigabyte to spare, where a thousand files are made at once; or None."""
+    """Return a folder in memory with a gigabyte to spare, where files are made at once; or None."""
     folder = Path("/dev/shm")
     has_room = os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > 1e9
     return folder if has_room else None
