@@ -46,7 +46,7 @@ class LeakStats(NamedTuple):
     """What a detector has seen since it was made."""
 
     outstanding: int
-    """Connections that are out now."""
+    """Connections that are out now, with those that were thrown away since the last check."""
     held: int
     """How many were told as out for longer than the threshold."""
     returned_late: int
@@ -129,7 +129,7 @@ class LeakDetector:
         self,
         threshold: float = 30.0,
         *,
-        depth: int = 32,
+        depth: int = 20,
         most: int = 10_000,
         clock: Clock = SYSTEM_CLOCK,
         on_held: Callable[[ConnectionHeld], object] | None = None,
@@ -170,13 +170,12 @@ class LeakDetector:
         """
         called = name or str(getattr(pool, "name", None) or type(pool).__name__)
         for take, give in _METHODS:
-            if hasattr(pool, take) and hasattr(pool, give):
+            if hasattr(pool, take) and hasattr(pool, give) and not isinstance(pool, type):
                 return self._wrap(pool, take, give, called)
-        pool = getattr(pool, "sync_engine", pool)
-        pool = getattr(pool, "pool", pool)
-        sqlalchemy_event = sys.modules.get("sqlalchemy.event")
-        if sqlalchemy_event is not None and hasattr(getattr(pool, "dispatch", None), "checkout"):
-            return self._listen(sqlalchemy_event, pool, called)
+        engine = getattr(pool, "sync_engine", pool)
+        alchemy = getattr(engine, "pool", engine)
+        if hasattr(getattr(alchemy, "dispatch", None), "checkout") and not isinstance(alchemy, type):
+            return self._listen(sys.modules["sqlalchemy.event"], alchemy, called)
         raise TypeError(
             f"{pool!r} is no pool that is known: give the pool itself, such as `client.connection_pool`, or "
             "call `taken` and `returned` where connections are taken and returned"
@@ -224,7 +223,7 @@ class LeakDetector:
         """Return what is out now, however long it has been, the longest first."""
         now = self._clock.now()
         with self._lock:
-            notes = list(self._out.copy().values())
+            notes = [note for note in self._out.copy().values() if note() is not None]
         return [self._held(note, now) for note in sorted(notes, key=lambda note: note.since)]
 
     def stats(self) -> LeakStats:
@@ -332,7 +331,7 @@ class LeakDetector:
             note = self._out.get(id(taken))
             if note is None or note() is not taken:  # what lay at that address before was thrown away
                 return None
-            return self._out.pop(note.key)
+            return self._out.pop(note.key, None)  # a finaliser may have been here in between
 
     def _read_thrown_away(self) -> list[_Note]:
         lost: list[_Note] = []
@@ -367,13 +366,20 @@ def _stack(depth: int) -> list[tuple[CodeType, int]]:
     The position is kept instead of the line, which is slower to find out than all the rest.
     """
     stack: list[tuple[CodeType, int]] = []
-    frame: FrameType | None = sys._getframe(2)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - it has no other name
+    here = sys._getframe(2)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - it has no other name
+    _walk(here, depth, stack)
+    greenlet = sys.modules.get("greenlet")
+    if greenlet is not None and (waiting := greenlet.getcurrent().parent) is not None:
+        _walk(waiting.gr_frame, depth, stack)  # SQLAlchemy runs what it awaits in a greenlet
+    return stack
+
+
+def _walk(frame: FrameType | None, depth: int, stack: list[tuple[CodeType, int]]) -> None:
     while frame is not None and len(stack) < depth:
         code = frame.f_code
         if code.co_filename is not _THIS_FILE:
             stack.append((code, frame.f_lasti))
         frame = frame.f_back
-    return stack
 
 
 _THIS_FILE: Final = _stack.__code__.co_filename
