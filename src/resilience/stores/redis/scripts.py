@@ -341,7 +341,8 @@ end
 """
 
 
-def _script(*parts: str) -> Script:
+def script(*parts: str) -> Script:
+    """Return the script that is made of these parts."""
     source = "".join(parts).strip().encode()
     return Script(source, sha1(source, usedforsecurity=False).hexdigest().encode())
 
@@ -356,21 +357,21 @@ def _rules(*functions: str) -> str:
 
 
 TAKE_ONE: Final = {
-    letter: _script(_ASKED_BEFORE, _HEAD, _STORING, algorithm.find, algorithm.admit, _TAKE_ONE)
+    letter: script(_ASKED_BEFORE, _HEAD, _STORING, algorithm.find, algorithm.admit, _TAKE_ONE)
     for letter, algorithm in _ALGORITHMS.items()
 }
 """By algorithm. KEYS: the key, the token. ARGV: the token's milliseconds, cost, limit, window, part."""
 
-TAKE: Final = _script(_ASKED_BEFORE, _HEAD, _STORING, _rules("find", "admit"), _EACH, _TAKE)
+TAKE: Final = script(_ASKED_BEFORE, _HEAD, _STORING, _rules("find", "admit"), _EACH, _TAKE)
 """KEYS: the keys, the token. ARGV: its milliseconds; each algorithm, limit, window, part, cost, 0."""
 
-PEEK: Final = _script(_HEAD, _rules("find"), _EACH, _PEEK)
+PEEK: Final = script(_HEAD, _rules("find"), _EACH, _PEEK)
 """KEYS: the keys. ARGV: of each algorithm, limit, window, part, 0, 0."""
 
-REFUND: Final = _script(_ASKED_BEFORE, _HEAD, _STORING, _rules("find", "refund"), _EACH, _REFUND, _DONE)
+REFUND: Final = script(_ASKED_BEFORE, _HEAD, _STORING, _rules("find", "refund"), _EACH, _REFUND, _DONE)
 """KEYS: the keys, a token. ARGV: its milliseconds; each algorithm, limit, window, part, cost, receipt."""
 
-UNDO: Final = _script(_UNLESS_UNDONE, _HEAD, _STORING, _rules("find", "refund"), _EACH, _REFUND, "return '1'")
+UNDO: Final = script(_UNLESS_UNDONE, _HEAD, _STORING, _rules("find", "refund"), _EACH, _REFUND, "return '1'")
 """The same for what was taken with the token, which is forgotten: only once, and it can be taken anew."""
 
 EVERY: Final = (*TAKE_ONE.values(), TAKE, PEEK, REFUND, UNDO)
