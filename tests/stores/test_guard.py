@@ -82,6 +82,11 @@ def test_times_are_numbers(make_guard, name):
         make_guard(**{name: "1"})
 
 
+def test_a_breaker_is_a_breaker(make_guard):
+    with pytest.raises(TypeError, match="breaker must be a CircuitBreaker, or be left out, not 5"):
+        make_guard(breaker=5)
+
+
 def test_a_breaker_may_be_brought_along(make_guard):
     mine = CircuitBreaker(1, 60.0, name="mine")
     guard = make_guard(breaker=mine)

@@ -44,7 +44,7 @@ class Guard:
         clock: Where time comes from.
 
     Raises:
-        TypeError, ValueError: A number is none, or out of its range.
+        TypeError, ValueError: An argument is of the wrong type, or out of its range.
 
     Threads and event loops may share it, and it survives a fork.
     """
@@ -60,6 +60,8 @@ class Guard:
     ) -> None:
         if remember_refusals != inf:
             remember_refusals = number("remember_refusals", remember_refusals, least=0)
+        if not isinstance(breaker, CircuitBreaker | None):  # pyright: ignore[reportUnnecessaryIsInstance] - callers without a type checker
+            raise TypeError(f"breaker must be a CircuitBreaker, or be left out, not {breaker!r}")
         self.what = what
         self.timeout = number("timeout", timeout, above=0, most=60)
         self.breaker = _breaker_of(what, self.timeout, clock) if breaker is None else breaker

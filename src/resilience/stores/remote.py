@@ -100,7 +100,7 @@ class Remote(_OnServer):
         clock: Where time comes from; decisions are made by the server's.
 
     Raises:
-        TypeError, ValueError: A number is none, or out of its range.
+        TypeError, ValueError: An argument is of the wrong type, or out of its range.
 
     Every question may raise `StoreUnavailable`, and all but `refund` and `reset` `DeadlineExceeded`. Threads
     may share it, and it survives a fork. Close it, or use it as a context manager, to let its connections go.
@@ -197,7 +197,7 @@ class AsyncRemote(_OnServer):
         clock: Where time comes from; decisions are made by the server's.
 
     Raises:
-        TypeError, ValueError: A number is none, or out of its range.
+        TypeError, ValueError: An argument is of the wrong type, or out of its range.
 
     Every question may raise `StoreUnavailable`, and all but `refund` and `reset` `DeadlineExceeded`. A
     cancelled call leaves at once; what it may have taken is given back by a task of its own, and a refund or
@@ -223,7 +223,7 @@ class AsyncRemote(_OnServer):
 
     def after_fork(self) -> None:
         """Begin without the parent's tasks, which do not run here."""
-        self._afterwards: set[asyncio.Task[None]] = set()
+        self._afterwards: set[asyncio.Task[None]] = set()  # changed by single operations, which need no lock
 
     async def close(self) -> None:
         """Let go of the connections, once cancelled calls are tidied up. Closing it again does nothing."""
