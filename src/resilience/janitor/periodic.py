@@ -138,7 +138,8 @@ class Periodic(_Periodic[Callable[[], object], ThreadRun]):
             Whether it has ended, or was not running. If not, it ends after that call; a warning is logged.
             Called by the job itself it cannot wait, and returns False.
         """
-        run = self._run
+        with self._lock:  # a job may be quicker than the `start` that has begun it
+            run = self._run
         if run is None:
             return True
         run.stopping.set()
