@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from resilience.boards.exchange import Exchange
 from resilience.checks import number
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from resilience.boards.exchange import Engine
     from resilience.breaker.gate import Gate
 
-ENDING: float = 3.0
+LISTENING: Final = 0.2
+"""Seconds after which one who listens looks whether to go on."""
+
+ENDING: Final = 3.0
 """Seconds for which `close` waits for the threads: longer than an engine may take to answer."""
 
 

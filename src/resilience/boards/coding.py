@@ -29,8 +29,7 @@ def label_of(name: str) -> str:
         >>> label_of("storage"), len(label_of("storage" * 100))
         ('storage', 33)
     """
-    plain = name.isprintable() and not name.startswith("#")
-    if name and plain and len(name.encode()) <= LONGEST:
+    if name.isascii() and name.isprintable() and not name.startswith("#") and 0 < len(name) <= LONGEST:
         return name
     return "#" + blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 

@@ -11,7 +11,6 @@ Rules:
 
 from __future__ import annotations
 
-import logging
 import os
 from math import inf
 from queue import Empty, SimpleQueue
@@ -21,6 +20,7 @@ from weakref import ref
 
 from resilience.boards.coding import GarbledError, label_of, news_in
 from resilience.clock import SYSTEM_CLOCK
+from resilience.stores.outage_log import OutageLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 BATCH: Final = 500
 """How many ledgers are read at once."""
 
-LOG_INTERVAL: Final = 60.0
-"""Seconds from one line in the log about an engine to the next."""
-
 
 Note: TypeAlias = "Member | str | None"
 """A breaker to look at, the label of a ledger to read, or nothing but an end of waiting."""
@@ -43,6 +40,9 @@ Note: TypeAlias = "Member | str | None"
 
 class Engine(Protocol):
     """What an exchange asks of an engine. All but `listen` raise within a second where no answer comes."""
+
+    what: str
+    """What it is called in the log, without a password."""
 
     def read(self, labels: Sequence[str]) -> tuple[Sequence[str | None], float]:
         """Return what is written for each label, and the engine's clock in Unix seconds."""
@@ -57,7 +57,11 @@ class Engine(Protocol):
         ...
 
     def listen(self, heard: Callable[[str], None], is_over: Callable[[], bool]) -> None:
-        """Call `heard` with the label of each ledger that changes, until `is_over`, asked each second."""
+        """Call `heard` with the label of each ledger that changes, until `is_over`, asked quite often."""
+        ...
+
+    def after_fork(self) -> None:
+        """Leave a forked process's connections to its parent."""
         ...
 
     def close(self) -> None:
@@ -111,8 +115,7 @@ class Exchange:
         self._refresh = refresh
         self._now = clock.now
         self._members: dict[str, list[ref[Member]]] = {}
-        self._logged_at = -inf
-        self._not_logged = 0
+        self._log = OutageLog(engine.what, clock)
         self.contacts = 0
         """How many times the engine was found in reach after it had not been."""
         self.after_fork()
@@ -123,6 +126,7 @@ class Exchange:
         self._inbox: SimpleQueue[Note] = SimpleQueue()
         self._refresh_at = -inf
         self._dues: dict[Member, float] = {}
+        self._engine.after_fork()
         self.in_touch = False
         """Whether the engine answered when it was last asked."""
         for member in self._all_members():
@@ -169,19 +173,10 @@ class Exchange:
             if was_in_touch:
                 self._report(member)
 
-    def log(self, error: Exception) -> None:
+    def log(self, error: Exception, *, alone: str = "its breakers go on alone") -> None:
         """Say in the log what is wrong, once in a while."""
-        now = self._now()
-        if now < self._logged_at + LOG_INTERVAL:
-            self._not_logged += 1
-            return
-        logging.getLogger("resilience").warning(
-            "the board does not carry, and breakers go on alone: %s: %s (%d like it since the last line)",
-            type(error).__name__,
-            error,
-            self._not_logged,
-        )
-        self._logged_at, self._not_logged = now, 0
+        text = f"the board on {self._engine.what} failed, {alone}: {type(error).__name__}: {error}"
+        self._log.failed(RuntimeError(text), out_of_reach=True)
 
     # --- the thread's own ------------------------------------------------------------------------
 
@@ -228,6 +223,7 @@ class Exchange:
         if not self.in_touch:
             self.in_touch = True
             self.contacts += 1
+            self._log.answered()
 
     def _read(self, labels: Sequence[str]) -> None:
         if not labels:
@@ -243,7 +239,7 @@ class Exchange:
             news = news_in(text, engine_now)
         except GarbledError as error:
             self._part(member)
-            self.log(error)
+            self.log(error, alone=f"the breaker {member.label!r} goes on alone")
             return
         core, gate = member.core, member.gate()
         if core.is_settled(news) or gate is None:
@@ -268,7 +264,7 @@ class Exchange:
             due_in = self._report(member)
         except GarbledError as error:
             self._part(member)
-            self.log(error)
+            self.log(error, alone=f"the breaker {member.label!r} goes on alone")
             return
         if due_in < inf:
             self._dues[member] = self._now() + due_in

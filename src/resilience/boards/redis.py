@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from resilience.boards.board import ThreadedBoard
+from resilience.boards.board import LISTENING, ThreadedBoard
 from resilience.boards.coding import GarbledError, taken
 
 try:
@@ -87,6 +87,11 @@ class _Redis:
         self._client = cast("Any", client)
         self._prefix = prefix
         self._channel = f"{prefix}changes"
+        known: dict[str, Any] = self._client.get_connection_kwargs()
+        self.what = f"Redis at {known.get('path') or known.get('host', 'the usual place')}"
+
+    def after_fork(self) -> None:
+        """Do nothing: redis-py sees by itself that a connection is another process's."""
 
     def read(self, labels: Sequence[str]) -> tuple[list[str | None], float]:
         with self._client.pipeline(transaction=False) as pipe:
@@ -123,7 +128,7 @@ class _Redis:
         with self._client.pubsub(ignore_subscribe_messages=True) as channel:
             channel.subscribe(self._channel)
             while not is_over():
-                message = channel.get_message(timeout=TIMEOUT)
+                message = channel.get_message(timeout=LISTENING)
                 if message is not None:
                     heard(_text(message["data"]))
 

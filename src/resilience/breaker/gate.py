@@ -32,7 +32,6 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 from resilience._core.breaker import Breaker, Outcome
-from resilience._core.shared import SharedBreaker
 from resilience.callables import MisuseError
 from resilience.conditions import is_cancellation
 from resilience.errors import CircuitOpenError, RateLimitedError
@@ -211,6 +210,8 @@ class Gate:
 
     def join(self, board: Board, quorum: int) -> None:
         """Share what happens here with other processes; to be called before anything has."""
+        from resilience._core.shared import SharedBreaker  # noqa: PLC0415 - most breakers are not shared
+
         core = SharedBreaker(self.core.policy, self.now(), quorum)
         self.core = core
         self.wake = board.join(self, core)
