@@ -146,7 +146,7 @@ def test_one_that_is_thrown_away_is_told_as_lost(clock, caplog):
     assert lost[:3] == ("orders", f"Connection at {address:#x}", 2.0)
     assert innermost(lost.stack, "takes")
     assert told == [lost]
-    assert "was thrown away instead of given back, 2.0 s after it was taken" in caplog.text
+    assert "was thrown away instead of given back, after 2.0 s" in caplog.text
     assert detector.check() == []
     assert detector.stats() == (0, 0, 0, 1, 0)
 
@@ -242,6 +242,19 @@ def test_what_cannot_be_referred_to_weakly_is_counted_and_breaks_nothing(detecto
     assert pool.getconn() == 7
     pool.putconn(7)
     assert detector.stats() == (0, 0, 0, 0, 1)
+
+
+def test_code_that_leaks_at_each_call_does_not_flood_the_log(clock, caplog):
+    told = []
+    detector = LeakDetector(30.0, clock=clock, on_held=told.append)
+    connections = [Connection() for _ in range(13)]
+    for connection in connections:
+        detector.taken(connection)
+    clock.sleep(31.0)
+
+    assert len(detector.check()) == len(told) == 13
+    assert len(caplog.messages) == 11
+    assert caplog.messages[-1] == "3 more connections are out for long or thrown away"
 
 
 # --- pools ----------------------------------------------------------------------------------------------

@@ -33,13 +33,15 @@ from resilience.events import ConnectionHeld, ConnectionLost, ConnectionReturned
 from resilience.fork import survive_fork
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import CodeType, FrameType
 
     from resilience.clock import Clock
 
 _METHODS: Final = (("getconn", "putconn"), ("get_connection", "release"))
 """What pools call the methods that give a connection out, and that take it back."""
+
+_MOST_LOGGED: Final = 10  # of one check; the hooks get all
 
 
 class LeakStats(NamedTuple):
@@ -207,16 +209,13 @@ class LeakDetector:
                 note.told = True
             self._counts["held"] += len(held)
             self._counts["lost"] += len(lost)
-        told: list[ConnectionHeld | ConnectionLost] = []
-        for note in held:
-            told.append(event := self._held(note, now))
-            _log(f"has been out for {event.seconds:.1f} s", event)
-            publish(event, self._on_held)
-        for note in lost:
-            loss = ConnectionLost(note.pool, note.connection(), now - note.since, note.lines())
-            told.append(loss)
-            _log(f"was thrown away instead of given back, {loss.seconds:.1f} s after it was taken", loss)
-            publish(loss, self._on_lost)
+        told: list[ConnectionHeld | ConnectionLost] = [
+            *(self._held(note, now) for note in held),
+            *(ConnectionLost(*self._held(note, now)) for note in lost),
+        ]
+        _log_some(told)
+        for event in told:
+            publish(event, self._on_held if isinstance(event, ConnectionHeld) else self._on_lost)
         return told
 
     def outstanding(self) -> list[ConnectionHeld]:
@@ -347,7 +346,7 @@ class LeakDetector:
         with self._lock:
             self._counts["returned_late"] += 1
         event = ConnectionReturned(note.pool, note.connection(), seconds, note.lines())
-        _log(f"has come back after {seconds:.1f} s", event)
+        _log(event)
         publish(event, self._on_returned)
 
     @staticmethod
@@ -389,13 +388,31 @@ def _line(code: CodeType, position: int) -> int | None:
     return next((line for start, end, line in code.co_lines() if start <= position < end), None)
 
 
-def _log(what: str, event: ConnectionHeld | ConnectionReturned | ConnectionLost) -> None:
+_SAID: Final = {
+    ConnectionHeld: "has been out for",
+    ConnectionReturned: "has come back after",
+    ConnectionLost: "was thrown away instead of given back, after",
+}
+
+
+def _log(event: ConnectionHeld | ConnectionReturned | ConnectionLost) -> None:
     import logging  # noqa: PLC0415 - loaded only when there is something to say
 
     logging.getLogger("resilience").warning(
-        "a connection of the pool %s (%s) %s; it was taken by %s",
+        "a connection of the pool %s (%s) %s %.1f s; it was taken by %s",
         event.pool,
         event.connection,
-        what,
+        _SAID[type(event)],
+        event.seconds,
         " > ".join(event.stack),
     )
+
+
+def _log_some(events: Sequence[ConnectionHeld | ConnectionLost]) -> None:
+    """Log the first of them: code that leaks does so at each call."""
+    for event in events[:_MOST_LOGGED]:
+        _log(event)
+    if (more := len(events) - _MOST_LOGGED) > 0:
+        import logging  # noqa: PLC0415 - see `_log`
+
+        logging.getLogger("resilience").warning("%d more connections are out for long or thrown away", more)
