@@ -42,7 +42,7 @@ check: $(VENV)/dev.stamp          ## linters and type checkers
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
-	$(PY) -m pyright
+	$(PY) -m pyright --pythonpath $(PY)
 
 format: $(VENV)/dev.stamp         ## lay the code out
 	$(PY) -m ruff check --fix .
