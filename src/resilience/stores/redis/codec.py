@@ -214,6 +214,13 @@ class Codec:
         )  # fmt: skip
         return Request(form.script, command, name)
 
+    def take_without_token(self, charge: Charge) -> Request:
+        """Return the request to take one charge, which must not be repeated."""
+        form = self.form(charge.counter)
+        name = form.name(charge.key)
+        begin = b"*9\r\n" + pieces(b"EVALSHA", form.script.sha, b"1", name)
+        return Request(form.script, begin + _number(0) + _number(charge.cost) + form.figures, name)
+
     def peek(self, places: Sequence[tuple[Counter, str | bytes]]) -> Request:
         """Return the request for the states of these keys."""
         none = _number(0) + _number(0)

@@ -9,6 +9,8 @@ answer. Rules:
     - Charges in several slots are taken slot by slot. Where one is refused, what was taken before it is
       given back: nothing stays charged, but for that moment others may be refused for it. Each step can be
       repeated with the same token, so a reply that was lost on the way doubles nothing.
+    - While a slot moves from node to node, only questions about one key are answered. One charge is then
+      taken without a token: should just that reply be lost, it may be charged twice. Several are not taken.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from resilience._core.counting import Charge
 from resilience.stores import Entry, Holding
+from resilience.stores.engine import Unable
 from resilience.stores.redis import scripts
 from resilience.stores.redis.answers import failure
 from resilience.stores.redis.codec import load
@@ -60,6 +63,10 @@ class _Scattered(Exception):  # noqa: N818 - it says what is the case, and only 
     """The keys of one request lie in several slots; nothing was done."""
 
 
+class _Moving(Unable):
+    """A slot is on its way to another node, which takes only questions about one key; nothing was done."""
+
+
 class Conversations:
     """All that a store asks, for one server or the nodes of one Cluster; threads may share it."""
 
@@ -81,14 +88,24 @@ class Conversations:
         """Return the decisions that `question` was answered with."""
         return self._codec.taken(charges, reply)
 
-    def take(self, charges: Sequence[Charge], token: bytes, seconds: float) -> Conversation[list[Decision]]:
-        """Take all charges if all fit, or none; a second one with `token` takes nothing within `seconds`."""
+    def take(
+        self, charges: Sequence[Charge], token: bytes, seconds: float, *, asked: bool = False
+    ) -> Conversation[list[Decision]]:
+        """Take all charges if all fit, or none; a second one with `token` takes nothing within `seconds`.
+
+        Where `question` was asked already, the first replies that this is sent are those.
+        """
         life = _life(seconds)
-        if len(charges) == 1 or not self.nodes.clustered:
+        if asked or len(charges) == 1 or not self.nodes.clustered:
             try:
                 reply = yield from self._run(self._codec.take(charges, token, life))
             except _Scattered:
                 pass
+            except _Moving:
+                if len(charges) > 1:
+                    raise
+                reply = yield from self._run(self._codec.take_without_token(charges[0]))
+                return self._codec.taken(charges, reply)
             else:
                 return self._codec.taken(charges, reply)
         return (yield from self._take_apart(charges, token, life))
@@ -263,6 +280,8 @@ class Conversations:
             if reply.code == "CROSSSLOT":
                 self.nodes.clustered = True
                 raise _Scattered
+            if reply.code == "TRYAGAIN":
+                raise _Moving(failure(reply, self._server, key).message)
             redirection = self.nodes.redirection(reply)
             if redirection is None:
                 break

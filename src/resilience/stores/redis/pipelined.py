@@ -218,7 +218,7 @@ class AsyncRedisEngine:
         replies = await self._ask(None, question, 1, until)
         if type(replies[0]) is bytes:
             return conversations.answer(charges, replies[0])
-        return await self._held(conversations.take(charges, token, seconds), until, replies)
+        return await self._held(conversations.take(charges, token, seconds, asked=True), until, replies)
 
     async def peek(self, charges: Sequence[Charge], until: float) -> list[Decision]:
         """Return the decision that `take` would come to about each, and take nothing."""

@@ -11,8 +11,8 @@ Rules:
     - A state lives until it is whole again, rounded up to a millisecond, by a PX that is counted from now:
       no key is immortal, wherever the clock jumps.
     - A state that lies further ahead than this clock could have put it was written before the clock was set
-      back. It is taken for the most that can count now, so nobody waits longer than the window, and nothing
-      is admitted too early.
+      back. It becomes the most that can count now: nobody waits longer than the window, and nothing is
+      admitted too early. That is the only thing that a refusal ever writes.
     - What is not ours under our name is an error. It is read to a bounded length, and never replaced.
 
 In a script a state is a string: '' for nothing, and else the form that `codec` reads. What is kept begins
@@ -60,6 +60,11 @@ _STORING: Final = """
 local function put(key, kept, left)
   redis.call('SET', key, kept, 'PX', math.ceil(left / 1000))
 end
+local mend = put
+"""
+
+_ONLY_READING: Final = """
+local function mend() end
 """
 
 
@@ -78,14 +83,17 @@ class _Algorithm(NamedTuple):
 # window: how far the state of an unused key lies back; part: the time in which a unit is earned.
 _GCRA: Final = _Algorithm(
     find="""
-local function find(key, limit, window, part)
-  local kept = read(key, '', 20)
-  if kept == '' then return '' end
-  if not string.find(kept, '^-?%d+$') then error('FOREIGN data', 0) end
-  return pack('>i8', math.min(tonumber(kept), now + part))
-end
 local function kept(state)
   return string.format('%.0f', (parse('>i8', state)))
+end
+local function find(key, limit, window, part)
+  local digits = read(key, '', 20)
+  if digits == '' then return '' end
+  if not string.find(digits, '^-?%d+$') then error('FOREIGN data', 0) end
+  if tonumber(digits) <= now + part then return pack('>i8', tonumber(digits)) end
+  local full = pack('>i8', now + part)
+  mend(key, kept(full), window + part)
+  return full
 end
 """,
     admit="""
@@ -110,20 +118,20 @@ end
 # The instants at which units lapse, 7 bytes each.
 _SLIDING_LOG: Final = _Algorithm(
     find=r"""
+local function kept(state)
+  return '\1' .. state
+end
 local function find(key, limit, window, part)
   local log = read(key, '\1', 7 * limit + 1)
   if #log % 7 ~= 0 then error('FOREIGN data', 0) end
-  if log ~= '' and parse('>I7', log, #log - 6) > now + window then
-    local clamped = {}
-    for at = 1, #log, 7 do
-      clamped[#clamped + 1] = pack('>I7', math.min(parse('>I7', log, at), now + window))
-    end
-    log = table.concat(clamped)
+  if log == '' or parse('>I7', log, #log - 6) <= now + window then return log end
+  local mended = {}
+  for at = 1, #log, 7 do
+    mended[#mended + 1] = pack('>I7', math.min(parse('>I7', log, at), now + window))
   end
+  log = table.concat(mended)
+  mend(key, kept(log), window)
   return log
-end
-local function kept(state)
-  return '\1' .. state
 end
 """,
     admit="""
@@ -158,6 +166,9 @@ end
 # The units in all, 4 bytes; then of each part when it lapses, 7 bytes, and its units, 4 bytes.
 _SLIDING_COUNTS: Final = _Algorithm(
     find=r"""
+local function kept(state)
+  return '\2' .. state
+end
 local function find(key, limit, window, part)
   local counts = read(key, '\2', 11 * 64 + 5)
   if counts == '' then return '' end
@@ -178,13 +189,12 @@ local function find(key, limit, window, part)
         ahead = ahead + parse('>I4', counts, at + 7)
       end
     end
-    return pack('>I4', total) .. table.concat(parts) .. pack('>I7I4', most, ahead)
+    counts = pack('>I4', total) .. table.concat(parts) .. pack('>I7I4', most, ahead)
+    mend(key, kept(counts), most - now)
+    return counts
   end
   if first == 5 then return counts end
   return pack('>I4', total) .. string.sub(counts, first)
-end
-local function kept(state)
-  return '\2' .. state
 end
 """,
     admit="""
@@ -224,15 +234,18 @@ end
 # When the window ends, 7 bytes; the units taken in it, 4 bytes.
 _FIXED_WINDOW: Final = _Algorithm(
     find=r"""
+local function kept(state)
+  return '\3' .. state
+end
 local function find(key, limit, window, part)
   local state = read(key, '\3', 12)
   if state == '' then return '' end
   if #state ~= 11 then error('FOREIGN data', 0) end
   local ends, taken = parse('>I7I4', state)
-  return pack('>I7I4', math.min(ends, now + window), taken)
-end
-local function kept(state)
-  return '\3' .. state
+  if ends <= now + window then return state end
+  state = pack('>I7I4', now + window, taken)
+  mend(key, kept(state), window)
+  return state
 end
 """,
     admit="""
@@ -263,6 +276,11 @@ local done = redis.call('GET', KEYS[#KEYS])
 if done then return done end
 """
 
+_ONE_ASKED_BEFORE: Final = """
+local done = KEYS[2] and redis.call('GET', KEYS[2])
+if done then return done end
+"""
+
 _UNLESS_UNDONE: Final = """
 if redis.call('DEL', KEYS[#KEYS]) == 0 then return '0' end
 """
@@ -280,7 +298,7 @@ local after, left = admit(state, limit, window, part, cost)
 local reply = pack('>I7', now) .. told(after or state, after)
 if after then
   put(KEYS[1], kept(after), left)
-  redis.call('SET', KEYS[2], reply, 'PX', ARGV[1])
+  if KEYS[2] then redis.call('SET', KEYS[2], reply, 'PX', ARGV[1]) end
 end
 return reply
 """
@@ -357,15 +375,15 @@ def _rules(*functions: str) -> str:
 
 
 TAKE_ONE: Final = {
-    letter: script(_ASKED_BEFORE, _HEAD, _STORING, algorithm.find, algorithm.admit, _TAKE_ONE)
+    letter: script(_ONE_ASKED_BEFORE, _HEAD, _STORING, algorithm.find, algorithm.admit, _TAKE_ONE)
     for letter, algorithm in _ALGORITHMS.items()
 }
-"""By algorithm. KEYS: the key, the token. ARGV: the token's milliseconds, cost, limit, window, part."""
+"""By algorithm. KEYS: the key, the token or nothing. ARGV: its milliseconds, cost, limit, window, part."""
 
 TAKE: Final = script(_ASKED_BEFORE, _HEAD, _STORING, _rules("find", "admit"), _EACH, _TAKE)
 """KEYS: the keys, the token. ARGV: its milliseconds; each algorithm, limit, window, part, cost, 0."""
 
-PEEK: Final = script(_HEAD, _rules("find"), _EACH, _PEEK)
+PEEK: Final = script(_HEAD, _ONLY_READING, _rules("find"), _EACH, _PEEK)
 """KEYS: the keys. ARGV: of each algorithm, limit, window, part, 0, 0."""
 
 REFUND: Final = script(_ASKED_BEFORE, _HEAD, _STORING, _rules("find", "refund"), _EACH, _REFUND, _DONE)

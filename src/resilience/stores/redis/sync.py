@@ -117,7 +117,7 @@ class RedisEngine:
         replies = self._ask(None, question, 1, until)
         if type(replies[0]) is bytes:
             return conversations.answer(charges, replies[0])
-        return self._held(conversations.take(charges, token, seconds), until, replies)
+        return self._held(conversations.take(charges, token, seconds, asked=True), until, replies)
 
     def peek(self, charges: Sequence[Charge], until: float) -> list[Decision]:
         """Return the decision that `take` would come to about each, and take nothing."""
