@@ -323,11 +323,17 @@ def owned_by(user, folder):
 
 @functools.cache
 def runnable(programs, user):
-    """Return where a user can run the programs: where they are, or else in a copy that anybody may enter."""
+    """Return where a user can run the programs: where they are, or else in a copy that anybody may enter.
+
+    Only a wheel can be in a folder that is closed to others: in an environment below root's home, say.
+    """
     try:
         subprocess.check_call([programs / "postgres", "--version"], stdout=subprocess.DEVNULL, user=user)
     except PermissionError:
-        return shutil.copytree(programs.parent, new_folder("programs") / "all") / programs.name
+        packages, copy = programs.parents[2], new_folder("programs")
+        for part in packages.glob(f"{programs.parents[1].name}*"):  # the package, and the libraries beside it
+            shutil.copytree(part, copy / part.name)
+        return copy / programs.relative_to(packages)
     return programs
 
 
