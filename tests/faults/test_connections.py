@@ -309,7 +309,7 @@ def test_fault_56_a_reaper_whose_own_connection_is_ended_fails_and_goes_on(kind,
     assert reaper.stats()[:3] == (1, 1, 1)
 
 
-def test_fault_60_an_exhausted_pool_can_be_asked_who_has_its_connections(shop):
+def test_an_exhausted_pool_can_be_asked_who_has_its_connections(shop):
     detector = LeakDetector(30.0)
     with psycopg_pool.ConnectionPool(shop.url, min_size=1, max_size=1, open=True) as pool:
         detector.watch(pool, "orders")

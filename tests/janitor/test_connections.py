@@ -13,6 +13,7 @@ from psycopg.conninfo import make_conninfo
 from resilience.events import ConnectionsReaped, SweepFailed, subscribe
 from resilience.janitor import connections
 from resilience.janitor.connections import AsyncConnectionReaper, ConnectionReaper
+from resilience.janitor.idle import identities
 from resilience.testing import FakeClock
 from tests.janitor.postgres import Shop
 from tests.proxy import Proxy
@@ -161,6 +162,7 @@ def test_of_many_those_idle_longest_are_ended_first(kind, shop):
 
 def test_others_are_not_even_seen(kind, shop, postgres_server):
     shop.admin.execute("CREATE ROLE neighbour LOGIN")
+    shop.admin.execute(f"GRANT neighbour, pg_read_all_stats TO {shop.name}")  # so it might end theirs
     others = [
         shop.idle_in_transaction("other-web"),
         shop.idle_in_transaction("my shop-web"),
@@ -179,6 +181,7 @@ def test_others_are_not_even_seen(kind, shop, postgres_server):
     assert all(shop.is_alive(connection) for connection in others)
     for connection in others[3:]:
         connection.close()
+    shop.admin.execute(f"REVOKE pg_read_all_stats FROM {shop.name}")
     shop.admin.execute("DROP ROLE neighbour")
 
 
@@ -291,6 +294,23 @@ def test_who_takes_a_lock_or_begins_to_listen_after_it_was_seen_is_spared(kind, 
     assert shop.is_alive(connection)
 
 
+@pytest.mark.parametrize("column", ["pid", "began", "idle_since", "state"])
+def test_one_that_is_not_the_same_in_every_column_is_spared(kind, shop, monkeypatch, column):
+    def differing(found):
+        values = identities(found)
+        values[column] = [value + (1 if isinstance(value, int) else "?") for value in values[column]]
+        return values
+
+    monkeypatch.setattr(connections, "identities", differing)
+    forgotten = shop.idle_in_transaction()
+    shop.ahead(61)
+
+    event = sweep(kind(shop.url, "shop-", dry_run=False))
+
+    assert reasons(event) == {pid_of(forgotten): "changed since it was seen"}
+    assert shop.is_alive(forgotten)
+
+
 def test_a_replication_connection_is_spared(new_postgres_server):
     server = new_postgres_server(wal_level="logical", max_wal_senders="2")
     shop = Shop(server, "shop")
@@ -321,6 +341,22 @@ def test_a_superuser_is_refused(kind, shop, postgres_server):
 
     assert shop.is_alive(forgotten)
     assert reaper.stats().failed_sweeps == 1
+
+
+def test_one_that_became_a_superuser_in_the_meantime_sees_nobody(kind, shop):
+    class Late(kind):
+        def _refuse_superuser(self, rows):
+            assert rows == [(True,)]
+
+    url = make_conninfo(shop.url, user="postgres")
+    with psycopg.connect(url, application_name="shop-web") as connection:
+        connection.execute("SELECT 1")
+        shop.wait_for(connection, "idle in transaction")
+
+        event = sweep(Late(url, "shop-", dry_run=False, idle_in_transaction=1e-6))
+
+        assert (event.ended, event.spared) == ((), ())
+        assert shop.is_alive(connection)
 
 
 def test_a_server_that_is_not_there_is_told(kind):
