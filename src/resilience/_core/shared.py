@@ -149,7 +149,6 @@ class SharedBreaker(Breaker):
             return 0
         if not leased:
             return self._next_ticket()
-        self._wanted = max(self._wanted, 1)  # where one caller has come, another may, and should find a place
         return self._spare.popitem()[0]
 
     def _settle_probe(
@@ -160,6 +159,7 @@ class SharedBreaker(Breaker):
         self._end_leases(now)
         if self.period.leases.pop(ticket, None) is not None:
             self._succeeded.add(ticket)
+            self._wanted = max(self._wanted, 1)  # where one has come another will, and should find a place
         return None  # the ledger counts the successes of all, and closes
 
     def _rest_as_told(self) -> float:

@@ -28,7 +28,7 @@ __all__ = ["Board"]
 class Board(Protocol):
     """What a breaker asks of a board."""
 
-    def join(self, gate: Gate, core: SharedBreaker) -> Callable[[], object]:
+    def enrol(self, gate: Gate, core: SharedBreaker) -> Callable[[], object]:
         """Let a breaker take part.
 
         Args:

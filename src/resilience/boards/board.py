@@ -67,7 +67,7 @@ class ThreadedBoard:
         """Whether the engine answered when it was last asked."""
         return self._exchange.in_touch
 
-    def join(self, gate: Gate, core: SharedBreaker) -> Callable[[], object]:
+    def enrol(self, gate: Gate, core: SharedBreaker) -> Callable[[], object]:
         """Let a breaker take part; `CircuitBreaker(shared=…)` calls this.
 
         Raises:
@@ -76,7 +76,7 @@ class ThreadedBoard:
         with self._lock:
             if self._closing.is_set():
                 raise RuntimeError(f"{self!r} has been closed: make a new one for new breakers")
-            wake = self._exchange.join(gate, core)
+            wake = self._exchange.enrol(gate, core)
             if not self._threads:
                 self._start()
         return wake

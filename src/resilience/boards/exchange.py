@@ -102,7 +102,7 @@ class Member:
 class Exchange:
     """Carries reports and news between breakers and an engine.
 
-    One thread steps it; `join`, `hear` and the members' `wake` may be called by any.
+    One thread steps it; `enrol`, `hear` and the members' `wake` may be called by any.
 
     Args:
         engine: Where the ledgers are.
@@ -137,7 +137,7 @@ class Exchange:
         """Whether there is a breaker."""
         return bool(self._all_members())
 
-    def join(self, gate: Gate, core: SharedBreaker) -> Callable[[], object]:
+    def enrol(self, gate: Gate, core: SharedBreaker) -> Callable[[], object]:
         """Let a breaker take part; return what to call when there is something to report."""
         member = Member(gate, core, self._inbox)
         with self._lock:
@@ -192,6 +192,7 @@ class Exchange:
             note = self._inbox.get(timeout=seconds)
             while True:
                 if isinstance(note, Member):
+                    note.begin_look()
                     members.add(note)
                 elif note is not None:
                     labels.add(note)
@@ -256,7 +257,6 @@ class Exchange:
 
     def _look_at(self, member: Member) -> None:
         """Report what there is to report, and note when to look again."""
-        member.begin_look()
         self._dues.pop(member, None)
         if not self.in_touch:
             return

@@ -368,7 +368,7 @@ def _check_sharing(shared: Board | None, quorum: int, name: str | None) -> None:
         )
     if shared is None:
         return
-    if not callable(getattr(shared, "join", None)):
+    if not callable(getattr(shared, "enrol", None)):
         raise TypeError(f"shared={shared!r} must be a board, such as resilience.boards.redis.RedisBoard(url)")
     if name is None:
         raise ValueError("a shared breaker needs a name=…, by which other processes know it")

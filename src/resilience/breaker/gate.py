@@ -214,7 +214,7 @@ class Gate:
 
         core = SharedBreaker(self.core.policy, self.now(), quorum)
         self.core = core
-        self.wake = board.join(self, core)
+        self.wake = board.enrol(self, core)
 
     # --- admission -------------------------------------------------------------------------------
 
