@@ -5,6 +5,8 @@
 - `MemoryWatch` reads the memory of the process, and raises the alarm.
 - `sessions` has what a session is, and what a janitor asks of a store; `sqlite` has a store that keeps them
   in a file. Whoever wants these imports them from there.
+- `leaks` has a detector of connections that are taken and not given back, `connections` a reaper of those
+  that idle in PostgreSQL, and `periodic` what does such a job again and again.
 """
 
 from __future__ import annotations
