@@ -97,6 +97,8 @@ class SweepFinished(NamedTuple):
     complete: bool
     """Whether nothing expired was left over."""
     dry_run: bool
+    left_to_another: bool = False
+    """Whether it ended because another node was cleaning the same sessions."""
 
 
 class SweepFailed(NamedTuple):

@@ -67,3 +67,14 @@ def test_a_sweep_never_deletes_more_rows_than_it_may(batch, max_rows, expired):
 
     assert tally.cleaned == min(expired, max_rows)
     assert not tally.complete or left == 0
+
+
+def test_the_next_check_of_sockets_is_waited_for_too():
+    assert Schedule(sweep_at=100.0, read_at=60.0, check_at=55.0).wait(50.0) == 5.0
+
+
+def test_a_sweep_that_was_left_to_another_is_over_and_not_complete():
+    tally = Tally(5).after(limit=5, deleted=None)
+
+    assert (tally.cleaned, tally.complete, tally.over) == (5, False, True)
+    assert Bounds(batch=5, max_rows=12, max_seconds=2.0).next_batch(tally, 0.0) == 0

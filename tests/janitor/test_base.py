@@ -15,7 +15,7 @@ from resilience.janitor import AsyncSessionJanitor, MemoryWatch, SessionJanitor,
 from resilience.janitor.base import JanitorStats
 from resilience.janitor.usage import Usage
 from resilience.testing import FakeClock, wait_until_async
-from tests.janitor.doubles import AsyncStore, Store
+from tests.janitor.doubles import AsyncStore, Socket, Store
 
 MB = 1_000_000
 
@@ -49,6 +49,8 @@ def reading(resident, limit=100 * MB):
         ("max_seconds", 0, ValueError),
         ("pause", -0.1, ValueError),
         ("jitter", 1.1, ValueError),
+        ("sockets_interval", 0, ValueError),
+        ("sockets_interval", "60", TypeError),
         ("on_sweep", "print", TypeError),
     ],
 )
@@ -157,6 +159,27 @@ async def test_a_started_janitor_comes_again_by_its_schedule(make):
 
     assert await finish(janitor.stop())
     assert len(swept) == 2
+
+
+async def test_sockets_are_checked_by_a_schedule_of_their_own(make):
+    clock, registry, socket = FakeClock(auto=False), SocketRegistry(), Socket()
+    registry.register(socket, "gone")
+    janitor = make(sockets=registry, sockets_interval=10.0, clock=clock, random=lambda: 0.5)
+    janitor._store.sessions["alive"] = ("ada", False)
+    await finish(janitor.start())
+    await clock.wait_for_sleepers_async(1)
+    clock.advance(5.0)
+    await wait_until_async(lambda: socket.code == 1008)
+
+    assert await finish(janitor.stop()) in {True, False}  # a thread cannot close what its stopper holds up
+    assert janitor.stats().sweeps == 0
+
+
+def test_a_failed_check_is_logged_with_its_reason(make, caplog):
+    make(name="web")._log_failed_check(OSError("no route to host"))
+
+    assert "the janitor web failed to check the open sockets; it goes on" in caplog.text
+    assert "no route to host" in caplog.text
 
 
 def test_a_failed_sweep_is_logged_with_its_reason(make, caplog):

@@ -227,6 +227,192 @@ async def test_sessions_end_in_a_task_without_a_registry_too():
     assert await janitor.cleanup_user_sessions("ada") == 2
 
 
+# --- one of several nodes --------------------------------------------------------------------------
+
+
+def test_where_another_node_is_cleaning_the_sweep_ends_and_is_no_failure():
+    store, told = Store(expired=10), []
+    first = store.delete_expired
+    store.delete_expired = lambda limit: first(limit) if not store.batches else None
+    janitor = SessionJanitor(store, batch=4, pause=0, name="web", on_sweep=told.append)
+    report = janitor.sweep()
+
+    assert (report.sessions_cleaned, report.complete, report.left_to_another) == (4, False, True)
+    assert told == [report]
+    assert (janitor.stats().sessions_cleaned, janitor.stats().failed_sweeps) == (4, 0)
+
+
+async def test_where_another_node_is_cleaning_the_sweep_in_a_task_ends_and_still_closes_sockets():
+    class Busy(AsyncStore):
+        async def delete_expired(self, limit):
+            self.batches.append(None)
+
+    store, registry, socket = Busy(expired=10), SocketRegistry(), Socket()
+    registry.register(socket, "old0")
+    report = await AsyncSessionJanitor(store, sockets=registry).sweep()
+
+    assert (report.sessions_cleaned, report.complete, report.left_to_another) == (0, False, True)
+    assert store.batches == [None]  # it asks once, and not again and again
+    assert socket.code == 1008
+
+
+# --- a batch whose sweep is cancelled ----------------------------------------------------------------
+
+
+async def test_a_batch_goes_on_without_its_sweep_and_is_counted():
+    store = AsyncStuckStore(expired=10)
+    janitor = AsyncSessionJanitor(store, batch=4)
+    sweeping = asyncio.ensure_future(janitor.sweep())
+    await store.inside.wait()
+    sweeping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sweeping
+    assert janitor.stats().sessions_cleaned == 0
+    store.release.set()
+    await wait_until_async(lambda: janitor.stats().sessions_cleaned == 4)
+
+    assert store.batches == [4]
+    assert not janitor._batches
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+async def test_a_batch_that_fails_without_its_sweep_is_logged_and_a_cancelled_one_is_not(cancelled, caplog):
+    class Failing(AsyncStuckStore):
+        async def delete_expired(self, limit):
+            await super().delete_expired(limit)
+            raise OSError("disk full")
+
+    store = Failing(expired=10)
+    janitor = AsyncSessionJanitor(store, name="web")
+    sweeping = asyncio.ensure_future(janitor.sweep())
+    await store.inside.wait()
+    (batch,) = janitor._batches
+    sweeping.cancel()
+    await asyncio.wait([sweeping])
+    store.release.set()
+    if cancelled:
+        batch.cancel()
+    await asyncio.wait([batch])
+    await asyncio.sleep(0)
+
+    assert ("disk full" in caplog.text) is not cancelled
+    assert janitor.stats().sessions_cleaned == 0
+
+
+# --- sockets in between ------------------------------------------------------------------------------
+
+
+def in_between(janitor, store, registry, clock, **options):
+    """Return a janitor that sweeps in half an hour, and checks its sockets in half a minute."""
+    never = resilience.janitor.MemoryWatch(interval=1e9)
+    options = {"random": lambda: 0.5, **options}
+    return janitor(store, sockets=registry, clock=clock, memory=never, **options)
+
+
+async def test_between_sweeps_sockets_are_closed_whose_sessions_ended_elsewhere(clock):
+    store, registry, sockets = AsyncStore(alive=1200), SocketRegistry(), [Socket() for _ in range(1200)]
+    asked, ended = [], store.ended
+
+    async def remember(session_ids):
+        asked.append(len(session_ids))
+        return await ended(session_ids)
+
+    store.ended = remember
+    for number, socket in enumerate(sockets):
+        registry.register(socket, f"new{number}")
+    async with in_between(AsyncSessionJanitor, store, registry, clock) as janitor:
+        await clock.wait_for_sleepers_async(1)
+        del store.sessions["new7"]  # logged out on another machine
+        clock.advance(30.0)
+        await wait_until_async(lambda: sockets[7].code == 1008)
+        assert asked == [500, 500, 200]
+        assert [socket.code for socket in sockets].count(None) == 1199
+        await clock.wait_for_sleepers_async(1)
+        clock.advance(59.0)
+        await clock.wait_for_sleepers_async(1)
+        assert len(asked) == 3
+        clock.advance(1.0)
+        await wait_until_async(lambda: len(asked) == 6)
+        assert janitor.stats().sweeps == 0
+
+
+async def test_between_sweeps_a_thread_closes_them_too(clock):
+    store, registry, socket = Store(alive=2), SocketRegistry(), Socket()
+    registry.register(socket, "new0")
+    with in_between(SessionJanitor, store, registry, clock) as janitor:
+        await clock.wait_for_sleepers_async(1)
+        del store.sessions["new0"]
+        clock.advance(30.0)
+        await wait_until_async(lambda: socket.code == 1008)
+        await clock.wait_for_sleepers_async(1)
+        assert janitor.stats().sweeps == 0
+
+
+async def test_a_check_that_fails_is_logged_and_the_next_one_comes(clock, caplog):
+    store, registry, socket = AsyncStore(), SocketRegistry(), Socket()
+    registry.register(socket, "gone")
+    ended = store.ended
+
+    async def fail(session_ids):
+        store.ended = ended
+        raise OSError("no route to host")
+
+    store.ended = fail
+    draws = iter([0.5, 0.0, 0.5, 0.5])  # the first check comes at once
+    options = {"name": "web", "random": lambda: next(draws)}
+    async with in_between(AsyncSessionJanitor, store, registry, clock, **options) as janitor:
+        await clock.wait_for_sleepers_async(1)
+        clock.advance(60.0)
+        await wait_until_async(lambda: socket.code == 1008)
+        assert janitor.stats().failed_sweeps == 0
+
+    assert "the janitor web failed to check the open sockets; it goes on" in caplog.text
+    assert "no route to host" in caplog.text
+
+
+async def test_a_check_in_a_thread_that_fails_is_logged_and_the_next_one_comes(clock, caplog):
+    store, registry, socket = Store(), SocketRegistry(), Socket()
+    registry.register(socket, "gone")
+    ended = store.ended
+
+    def fail(session_ids):
+        store.ended = ended
+        raise OSError("no route to host")
+
+    store.ended = fail
+    with in_between(SessionJanitor, store, registry, clock, name="web"):
+        for seconds in (30.0, 60.0):
+            await clock.wait_for_sleepers_async(1)
+            clock.advance(seconds)
+        await wait_until_async(lambda: socket.code == 1008)
+        await clock.wait_for_sleepers_async(1)
+
+    assert "the janitor web failed to check the open sockets; it goes on" in caplog.text
+
+
+@pytest.mark.parametrize("options", [{"sockets_interval": None}, {"dry_run": True}])
+async def test_sockets_are_not_checked_in_between_where_that_is_not_wanted(clock, options):
+    store, registry, socket = AsyncStore(), SocketRegistry(), Socket()
+    registry.register(socket, "gone")
+    async with in_between(AsyncSessionJanitor, store, registry, clock, **options):
+        await clock.wait_for_sleepers_async(1)
+        clock.advance(600.0)
+        await clock.wait_for_sleepers_async(1)
+
+    assert socket.code is None
+
+
+async def test_a_check_that_is_told_to_stop_leaves_the_sockets_to_the_shutdown():
+    store, registry, socket = Store(), SocketRegistry(), Socket()
+    registry.register(socket, "gone")
+    for stopping in (threading.Event(), asyncio.Event()):
+        stopping.set()
+    SessionJanitor(store, sockets=registry)._close_ended(stopping)
+    await AsyncSessionJanitor(AsyncStore(), sockets=registry)._close_ended(stopping)
+
+    assert socket.code is None
+
+
 # --- the schedule ----------------------------------------------------------------------------------
 
 
@@ -465,7 +651,7 @@ async def test_a_sweep_in_progress_in_a_task_ends_after_its_batch(clock):
         store, batch=4, clock=clock, random=lambda: 0.0, on_sweep=reports.append, sockets=registry
     )
     await janitor.start()
-    await store.inside.wait()
+    await store.inside.wait()  # it sweeps, which is also a check, before it checks
     stopping = asyncio.ensure_future(janitor.stop())
     await asyncio.sleep(0)
     store.release.set()

@@ -1,7 +1,8 @@
 """When a janitor does what, and how much of it: arithmetic only.
 
-Two things recur: the sweep, and the reading of memory. Each comes again an interval after it *ended*, so a
-slow sweep never runs into the next one, and a machine that slept for an hour wakes to one of each.
+Three things recur: the sweep, the reading of memory, and the check of the open sockets. Each comes again an
+interval after it *ended*, so a slow sweep never runs into the next one, and a machine that slept for an hour
+wakes to one of each.
 
 Many nodes start in the same second, after a deployment. So the first sweep comes after a random part of the
 interval: the nodes are spread over all of it, and a service that restarts more often than the interval
@@ -11,6 +12,7 @@ fall out of it again.
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -20,18 +22,19 @@ _LONGEST_WAIT: Final = 86_400.0  # seconds; a thread can wait 49 days on Windows
 
 
 class Schedule(NamedTuple):
-    """When the next sweep and the next reading are due, as readings of the clock, in seconds."""
+    """When the next of each is due, as readings of the clock, in seconds."""
 
     sweep_at: float
     read_at: float
+    check_at: float = inf
 
     def wait(self, now: float) -> float:
-        """Return the seconds until one of the two is due, 0 if one is, and a day at most: ask again then."""
-        return max(0.0, min(self.sweep_at - now, self.read_at - now, _LONGEST_WAIT))
+        """Return the seconds until one of them is due, 0 if one is, and a day at most: ask again then."""
+        return max(0.0, min(min(self) - now, _LONGEST_WAIT))
 
 
 def first_delay(interval: float, random: Callable[[], float]) -> float:
-    """Return the seconds from the start to the first sweep: a random part of the interval.
+    """Return the seconds from the start to the first time: a random part of the interval.
 
     Example:
         >>> first_delay(1800.0, lambda: 0.25)
@@ -41,7 +44,7 @@ def first_delay(interval: float, random: Callable[[], float]) -> float:
 
 
 def next_delay(interval: float, jitter: float, random: Callable[[], float]) -> float:
-    """Return the seconds from the end of a sweep to the next: the interval, up to `jitter` of it off.
+    """Return the seconds from the end of one time to the next: the interval, up to `jitter` of it off.
 
     Example:
         >>> next_delay(1800.0, 0.1, lambda: 0.75)
@@ -57,9 +60,23 @@ class Tally(NamedTuple):
     """Sessions deleted."""
     complete: bool = False
     """Whether nothing expired is left."""
+    left_to_another: bool = False
+    """Whether another node was found to be cleaning."""
 
-    def after(self, limit: int, deleted: int) -> Tally:
-        """Return the tally after a batch that was allowed `limit` sessions and deleted `deleted`."""
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing more to do for this sweep."""
+        return self.complete or self.left_to_another
+
+    def after(self, limit: int, deleted: int | None) -> Tally:
+        """Return the tally after a batch.
+
+        Args:
+            limit: How many sessions it was allowed to delete.
+            deleted: How many it did; None if another node was cleaning.
+        """
+        if deleted is None:
+            return self._replace(left_to_another=True)
         return Tally(self.cleaned + deleted, complete=deleted < limit)
 
 
@@ -84,6 +101,6 @@ class Bounds(NamedTuple):
             >>> Bounds(batch=250, max_rows=600, max_seconds=60.0).next_batch(Tally(500), elapsed=1.0)
             100
         """
-        if tally.complete or elapsed >= self.max_seconds:
+        if tally.over or elapsed >= self.max_seconds:
             return 0
         return min(self.batch, self.max_rows - tally.cleaned)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import islice
+from math import inf
 from random import random as system_random
 from threading import RLock
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NamedTuple, NoReturn, TypeVar
 
 from resilience._core.schedule import Bounds, Schedule, first_delay, next_delay
 from resilience.callables import kind_of
@@ -16,7 +18,7 @@ from resilience.janitor.memory import MemoryWatch, for_people
 from resilience.janitor.runs import Run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from resilience._core.schedule import Tally
     from resilience.callables import Kind
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 S = TypeVar("S")
 R = TypeVar("R", bound=Run)
+
+_ASKED_AT_ONCE: Final = 500  # sessions; so that no question to a store is a big one
 
 
 class JanitorStats(NamedTuple):
@@ -73,6 +77,7 @@ class Janitor(Generic[S, R]):
         jitter: float = 0.1,
         dry_run: bool = False,
         sockets: SocketRegistry | None = None,
+        sockets_interval: float | None = 60.0,
         memory: MemoryWatch | None = None,
         name: str = "sessions",
         clock: Clock = SYSTEM_CLOCK,
@@ -93,6 +98,8 @@ class Janitor(Generic[S, R]):
         self._jitter = number("jitter", jitter, least=0, most=1)
         self._dry_run = dry_run
         self._sockets = sockets
+        checked = None if sockets_interval is None else number("sockets_interval", sockets_interval, above=0)
+        self._sockets_interval = None if sockets is None or dry_run else checked
         self._memory = memory or MemoryWatch(clock=clock)
         self._name = name
         self._clock = clock
@@ -157,11 +164,26 @@ class Janitor(Generic[S, R]):
 
     def _first_schedule(self) -> Schedule:
         now = self._clock.now()
-        return Schedule(sweep_at=now + first_delay(self._interval, self._random), read_at=now)
+        sweep_at, check_at = now + first_delay(self._interval, self._random), inf
+        if self._sockets_interval is not None:
+            check_at = now + first_delay(self._sockets_interval, self._random)
+        return Schedule(sweep_at, read_at=now, check_at=check_at)
 
     def _after_sweep(self, schedule: Schedule) -> Schedule:
         delay = next_delay(self._interval, self._jitter, self._random)
-        return schedule._replace(sweep_at=self._clock.now() + delay)
+        return self._after_check(schedule._replace(sweep_at=self._clock.now() + delay))  # it has checked, too
+
+    def _after_check(self, schedule: Schedule) -> Schedule:
+        if self._sockets_interval is None:
+            return schedule
+        delay = next_delay(self._sockets_interval, self._jitter, self._random)
+        return schedule._replace(check_at=self._clock.now() + delay)
+
+    def _open_sessions(self) -> Iterator[list[str]]:
+        """Yield the ids of the sessions that have sockets here, a few hundred at a time."""
+        ids = iter(() if self._sockets is None else self._sockets.session_ids())
+        while some := list(islice(ids, _ASKED_AT_ONCE)):
+            yield some
 
     def _read_memory(self, schedule: Schedule) -> Schedule:
         """Take a reading, tell if it is alarming, and put the next one on the schedule."""
@@ -179,9 +201,9 @@ class Janitor(Generic[S, R]):
                 publish(event, self._on_memory_alert)
         return schedule._replace(read_at=self._clock.now() + self._memory.interval)
 
-    def _cleaned(self, sessions: int) -> None:
+    def _cleaned(self, sessions: int | None) -> None:
         with self._lock:
-            self._sessions_cleaned += sessions
+            self._sessions_cleaned += sessions or 0
 
     def _finished(self, tally: Tally, started: float) -> SweepFinished:
         ended_at = self._clock.wall()
@@ -190,7 +212,9 @@ class Janitor(Generic[S, R]):
             self._sweeps += 1
             self._last_sweep_at = ended_at
             self._last_sweep_elapsed = elapsed
-        event = SweepFinished(self._name, tally.cleaned, elapsed, tally.complete, self._dry_run)
+        event = SweepFinished(
+            self._name, tally.cleaned, elapsed, tally.complete, self._dry_run, tally.left_to_another
+        )
         publish(event, self._on_sweep)
         return event
 
@@ -204,6 +228,13 @@ class Janitor(Generic[S, R]):
 
         logging.getLogger("resilience").error(
             "the janitor %s failed to sweep; it goes on", self._name, exc_info=error
+        )
+
+    def _log_failed_check(self, error: Exception) -> None:
+        import logging  # noqa: PLC0415 - see `_read_memory`
+
+        logging.getLogger("resilience").error(
+            "the janitor %s failed to check the open sockets; it goes on", self._name, exc_info=error
         )
 
     def _warn_still_busy(self, timeout: float) -> None:

@@ -5,7 +5,8 @@ The rules:
 - A sweep deletes in batches, each of them one short transaction, with a pause after each; so nobody who
   wants to write waits for long. It is bounded in rows and in seconds; what is left is for the next one.
 - Then it closes the sockets of this process whose sessions have ended, wherever they were ended: by this
-  sweep, by another process, or by a logout on another machine.
+  sweep, by another process, or by a logout on another machine. Once a minute it looks for those in between.
+- Where the store says that another node is cleaning, a sweep ends: that is no error, and not repeated.
 - Sweeps are counted from the end of the last one, jittered: `_core/schedule.py` has the arithmetic.
 - A sweep that fails is told and logged, and ends nothing: the next one comes when it would have come. So
   does one whose store was itself cancelled. But a store that hangs holds its janitor up, readings of memory
@@ -49,6 +50,8 @@ class SessionJanitor(Janitor[SessionStore, ThreadRun]):
         jitter: The share of the interval by which a sweep may come early or late, 0 to 1.
         dry_run: Whether to count only, and delete and close nothing: a sweep reports what it would delete.
         sockets: The registry of the sockets to close.
+        sockets_interval: Seconds from one check to the next whether the sessions of open sockets have ended,
+            in another process or by expiry; None leaves that to the sweeps.
         memory: The watch on memory; one with the defaults where left out.
         name: Tells it apart in events and logs.
         clock: Tells the time and waits.
@@ -159,6 +162,12 @@ class SessionJanitor(Janitor[SessionStore, ThreadRun]):
                 except Exception as error:  # noqa: BLE001 - whatever a store does; it is logged
                     self._log_failed_sweep(error)
                 schedule = self._after_sweep(schedule)
+            if now >= schedule.check_at:
+                try:
+                    self._close_ended(stopping)
+                except Exception as error:  # noqa: BLE001 - see above
+                    self._log_failed_check(error)
+                schedule = self._after_check(schedule)
 
     def _sweep(self, stopping: threading.Event) -> SweepFinished:
         started = self._clock.now()
@@ -179,22 +188,27 @@ class SessionJanitor(Janitor[SessionStore, ThreadRun]):
             deleted = self._store.delete_expired(limit)
             self._cleaned(deleted)
             tally = tally.after(limit, deleted)
-            if not tally.complete and self._clock.wait(stopping, self._pause):
+            if not tally.over and self._clock.wait(stopping, self._pause):
                 break
         return tally
 
     def _close_ended(self, stopping: threading.Event) -> None:
-        if self._sockets is not None and not stopping.is_set():
-            self._sockets.end_sessions(self._store.ended(self._sockets.session_ids()))
+        ended: list[str] = []
+        for session_ids in self._open_sessions():
+            if stopping.is_set():
+                return  # the shutdown closes them, and says why
+            ended += self._store.ended(session_ids)
+        if self._sockets is not None:
+            self._sockets.end_sessions(ended)
 
 
 class AsyncSessionJanitor(Janitor[AsyncSessionStore, TaskRun]):
     """Deletes expired sessions by itself, in a task, and closes the sockets that belonged to them.
 
     It runs on the event loop on which it was started; after that loop has ended it can be started on
-    another. A cancellation leaves at once, also in the middle of a sweep: the batch in progress happens as
-    a whole or not at all, and is then not counted; the next sweep goes on from there. The arguments: see
-    `SessionJanitor`. The store's methods are awaited.
+    another. A cancellation leaves at once, also in the middle of a sweep. The batch in progress goes on by
+    itself, in a task of its own: it is counted when it has happened, and logged if it fails. The next sweep
+    goes on from there. The arguments: see `SessionJanitor`. The store's methods are awaited.
 
     Example:
         >>> import asyncio, tempfile
@@ -209,6 +223,11 @@ class AsyncSessionJanitor(Janitor[AsyncSessionStore, TaskRun]):
 
     _store_kind = Kind.ASYNC
     _twin = "SessionJanitor"
+
+    def after_fork(self) -> None:
+        """Make the lock anew, and leave the parent its task and its batches."""
+        super().after_fork()
+        self._batches: set[asyncio.Future[int | None]] = set()
 
     async def start(self) -> None:
         """Begin to sweep by itself. Does nothing if it has begun already; after `stop` it begins anew."""
@@ -226,7 +245,7 @@ class AsyncSessionJanitor(Janitor[AsyncSessionStore, TaskRun]):
 
         Returns:
             Whether it has ended by itself, or was not running. If not, a warning is logged. Called from one
-            of its own hooks it cannot wait, and returns False.
+            of its own hooks or batches it cannot wait, and returns False.
 
         Raises:
             RuntimeError: It runs on another event loop.
@@ -237,7 +256,7 @@ class AsyncSessionJanitor(Janitor[AsyncSessionStore, TaskRun]):
         if not run.is_here():
             raise RuntimeError(f"the janitor {self._name} runs on another event loop: stop it there")
         run.stopping.set()
-        if run.is_current():
+        if run.is_current() or self._is_batch():
             return False
         if not await self._clock.wait_async(run.finished, timeout):
             self._warn_still_busy(timeout)
@@ -300,6 +319,13 @@ class AsyncSessionJanitor(Janitor[AsyncSessionStore, TaskRun]):
                 except Exception as error:  # noqa: BLE001 - whatever a store does; it is logged
                     self._log_failed_sweep(error)
                 schedule = self._after_sweep(schedule)
+            if now >= schedule.check_at:
+                try:
+                    with strays_are_errors():
+                        await self._close_ended(stopping)
+                except Exception as error:  # noqa: BLE001 - see above
+                    self._log_failed_check(error)
+                schedule = self._after_check(schedule)
 
     async def _sweep(self, stopping: asyncio.Event) -> SweepFinished:
         started = self._clock.now()
@@ -319,14 +345,45 @@ class AsyncSessionJanitor(Janitor[AsyncSessionStore, TaskRun]):
     async def _delete_expired(self, stopping: asyncio.Event, started: float) -> Tally:
         tally = Tally()
         while limit := self._bounds.next_batch(tally, self._clock.now() - started):
-            deleted = await self._store.delete_expired(limit)
-            self._cleaned(deleted)
-            tally = tally.after(limit, deleted)
-            if not tally.complete and await self._clock.wait_async(stopping, self._pause):
+            tally = tally.after(limit, await self._batch(limit))
+            if not tally.over and await self._clock.wait_async(stopping, self._pause):
                 break
         return tally
 
+    async def _batch(self, limit: int) -> int | None:
+        """Delete a batch in a task of its own, which goes on if this one is cancelled."""
+        import asyncio  # noqa: PLC0415 - see `sweep`
+
+        batch = asyncio.ensure_future(self._store.delete_expired(limit))
+        self._batches.add(batch)  # the loop itself would lose it
+        batch.add_done_callback(self._settle)
+        try:
+            return await asyncio.shield(batch)
+        except asyncio.CancelledError:
+            batch.add_done_callback(self._log_if_failed)
+            raise
+
+    def _is_batch(self) -> bool:
+        """Return whether it is a batch that asks."""
+        import asyncio  # noqa: PLC0415 - see `sweep`
+
+        return asyncio.current_task() in self._batches
+
+    def _settle(self, batch: asyncio.Future[int | None]) -> None:
+        self._batches.discard(batch)
+        if not batch.cancelled() and batch.exception() is None:
+            self._cleaned(batch.result())
+
+    def _log_if_failed(self, batch: asyncio.Future[int | None]) -> None:
+        error = None if batch.cancelled() else batch.exception()
+        if isinstance(error, Exception):
+            self._log_failed_sweep(error)
+
     async def _close_ended(self, stopping: asyncio.Event) -> None:
-        if self._sockets is not None and not stopping.is_set():
-            ended = await self._store.ended(self._sockets.session_ids())
+        ended: list[str] = []
+        for session_ids in self._open_sessions():
+            if stopping.is_set():
+                return  # the shutdown closes them, and says why
+            ended += await self._store.ended(session_ids)
+        if self._sockets is not None:
             await self._sockets.end_sessions_async(ended)
