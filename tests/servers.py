@@ -60,10 +60,15 @@ class Server:
     def __init__(self, command, folder):
         self.folder = folder
         self.log = folder / "log"
-        self.port = free_port()
         self._command = command
         self._process = None
-        self.start()
+        while self._process is None or not self.is_running:
+            self.port = free_port()
+            try:
+                self.start()
+            except NotStartedError as error:
+                if "in use" not in str(error):
+                    raise  # otherwise somebody else took the port meanwhile
 
     @property
     def pid(self):
@@ -112,6 +117,7 @@ class Server:
 
     def shut_down(self):
         """End it in the ordinary way, as for maintenance."""
+        self.cont()
         self._process.send_signal(self.goodbye)
         self._process.wait(START)
         guard("ended", self.pid)

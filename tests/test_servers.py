@@ -115,6 +115,15 @@ def test_a_server_that_cannot_start_says_why(new_redis_server, new_postgres_serv
         new_postgres_server(no_such_setting=1)
 
 
+def test_a_port_that_somebody_has_taken_meanwhile_is_given_up(
+    redis_server, postgres_server, new_redis_server, new_postgres_server, monkeypatch
+):
+    ports = [redis_server.port, servers.free_port(), postgres_server.port, servers.free_port()]
+    expected = ports[1::2]
+    monkeypatch.setattr(servers, "free_port", lambda: ports.pop(0))
+    assert [new_redis_server().port, new_postgres_server().port] == expected
+
+
 def test_a_small_disk_is_full_and_has_room_again(small_disk, new_postgres_server):
     disk = small_disk(4)
     server = new_postgres_server()
