@@ -326,7 +326,7 @@ def test_an_exhausted_pool_can_be_asked_who_has_its_connections(shop):
     assert [line for line in held.stack if line.endswith("<locals>.forgets")]
 
 
-def test_fault_61_of_two_reapers_at_once_each_connection_is_ended_by_one(shop):
+def test_fault_61_two_reapers_at_once_end_what_one_would_have_ended(shop):
     forgotten = {pid_of(shop.idle_in_transaction()) for _ in range(6)}
     shop.ahead(61)
 

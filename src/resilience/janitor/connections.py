@@ -57,6 +57,7 @@ T = TypeVar("T")
 
 _LONGEST_NAME: Final = 63  # bytes; PostgreSQL cuts names off there (NAMEDATALEN - 1)
 _LEAST_IDLE: Final = 300.0  # seconds; pools keep connections for minutes, on purpose
+_LEAST_TO_CONNECT: Final = 2  # seconds; less is more to libpq, which takes 1 for 2
 _GLANCE: Final = 0.1  # seconds between two looks at the clock, while the server does not answer
 
 
@@ -131,9 +132,7 @@ class _Reaper:
         return {
             "autocommit": True,
             "application_name": "resilience reaper",
-            "connect_timeout": max(
-                2, math.ceil(self._timeout)
-            ),  # seconds; libpq does not do with less than 2
+            "connect_timeout": max(_LEAST_TO_CONNECT, math.ceil(self._timeout)),
         }
 
     def _refuse_superuser(self, rows: list[Any]) -> None:
@@ -160,13 +159,14 @@ class _Reaper:
             self._clock.now() - started,
             self._dry_run,
         )
+        ended_at = self._clock.wall()
         with self._lock:
             stats = self._stats
             self._stats = ReaperStats(
                 ended=stats.ended + (0 if self._dry_run else len(ended)),
                 sweeps=stats.sweeps + 1,
                 failed_sweeps=stats.failed_sweeps,
-                last_sweep_at=self._clock.wall(),
+                last_sweep_at=ended_at,
             )
         if ended:
             self._log(event)
@@ -201,7 +201,7 @@ class ConnectionReaper(_Reaper):
     """Ends PostgreSQL connections of this service that somebody took and forgot.
 
     It does nothing by itself: call `sweep`, or have it called by `Periodic`. Threads may share it, and
-    several processes may sweep at the same time: a connection is ended once.
+    several processes may sweep at the same time; two may then report that they ended the same connection.
 
     Args:
         url: Where the database is, as a URL or in libpq's other form, with the user of the service.

@@ -198,6 +198,7 @@ class LeakDetector:
             What was told now.
         """
         now = self._clock.now()
+        # The collector may run in the middle, and in it a finaliser that gives back: hence the copy.
         with self._lock:
             lost = self._read_thrown_away()
             held = [
@@ -376,7 +377,7 @@ def _stack(depth: int) -> list[tuple[CodeType, int]]:
 def _walk(frame: FrameType | None, depth: int, stack: list[tuple[CodeType, int]]) -> None:
     while frame is not None and len(stack) < depth:
         code = frame.f_code
-        if code.co_filename is not _THIS_FILE:
+        if code.co_filename != _THIS_FILE:
             stack.append((code, frame.f_lasti))
         frame = frame.f_back
 
