@@ -573,6 +573,13 @@ def test_after_a_fork_the_child_holds_no_place():
     assert process.retry_after(world.now) == IDLE
 
 
+def test_one_that_is_closed_or_out_of_touch_waits_for_nothing():
+    assert World().processes[0].due_in(0.0) == inf
+    process = opened().processes[0]
+    process.lose_touch()
+    assert process.due_in(0.0) == inf
+
+
 # --- any order -----------------------------------------------------------------------------------
 
 

@@ -165,6 +165,25 @@ def test_a_forked_child_starts_threads_of_its_own(board, engine):
     assert breaker.is_closed
 
 
+def test_what_a_child_does_leaves_nothing_of_the_parent_behind(board):
+    """As in a child, but here, where it is measured: the threads of before end by themselves."""
+    board.after_fork()  # there is nothing yet
+    breaker = CircuitBreaker(1, 60.0, name="storage", shared=board)
+    wait_until(lambda: board.in_touch)
+    before = threads()
+    closing = board._closing
+    board.after_fork()
+    closing.set()
+    wait_until(lambda: not any(thread.is_alive() for thread in before))
+    wait_until(lambda: board.in_touch)
+    assert len(threads()) == 2
+
+    board.close()
+    board.after_fork()
+    assert threads() == []
+    assert breaker.is_closed
+
+
 @forking
 def test_a_forked_child_of_a_board_without_breakers_or_a_closed_one_starts_none(engine):
     unused, closed, orphaned = (ThreadedBoard(engine_of(), 0.02) for _ in range(3))

@@ -217,6 +217,9 @@ def test_an_engine_that_fails_is_no_error_and_one_line_in_the_log(team, caplog):
     first.trip()
     team.step()
     assert not first.exchange.in_touch
+    first.breaker.reset()
+    first.trip()
+    team.step()
     assert team.states() == ["open", "closed"]
     for _ in range(59):
         team.pass_(1.0)

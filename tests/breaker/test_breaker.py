@@ -549,6 +549,44 @@ async def test_nor_are_those_of_coroutines(make, failing):
 # --- what it is not ------------------------------------------------------------------------------
 
 
+class Board:
+    """One that carries nothing."""
+
+    def __init__(self):
+        self.names = []
+
+    def enrol(self, gate, core):
+        self.names.append(gate.name)
+        return lambda: None
+
+
+def test_one_that_is_shared_is_known_by_its_name(make):
+    board = Board()
+    breaker = make(shared=board, quorum=2, name="storage")
+
+    assert breaker.execute(len, "ab") == 2
+    assert board.names == ["storage"]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"shared": Board()}, ValueError, "a shared breaker needs a name"),
+        (
+            {"shared": "redis://localhost", "name": "a"},
+            TypeError,
+            "shared='redis://localhost' must be a board",
+        ),
+        ({"quorum": 2}, ValueError, "quorum=2 means nothing without shared"),
+        ({"quorum": 0, "shared": Board(), "name": "a"}, ValueError, "quorum must be at least 1"),
+        ({"quorum": True, "shared": Board(), "name": "a"}, TypeError, "quorum must be a whole number"),
+    ],
+)
+def test_what_cannot_be_shared_is_refused(options, error, message):
+    with pytest.raises(error, match=message):
+        CircuitBreaker(2, 60.0, **options)
+
+
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
 def test_it_is_not_copied(make, duplicate):
     with pytest.raises(TypeError, match="CircuitBreaker 'b' cannot be copied or pickled"):

@@ -128,6 +128,59 @@ def test_half_open_gives_out_places_and_then_rejects():
     assert rejected.value.retry_after == 30.0
 
 
+# --- sharing -------------------------------------------------------------------------------------
+
+
+class Noting:
+    """A board that only counts how often it is woken."""
+
+    def __init__(self):
+        self.woken = 0
+
+    def enrol(self, gate, core):
+        assert gate.core is core
+        return self.wake
+
+    def wake(self):
+        self.woken += 1
+
+
+def shared_gate():
+    clock, board = FakeClock(), Noting()
+    gate = gate_of(clock=clock)
+    gate.join(board, 1)
+    return gate, clock, board
+
+
+def test_one_that_is_not_shared_wakes_nobody():
+    assert gate_of().wake is None
+
+
+def test_a_board_is_woken_by_changes_probes_and_callers_without_a_place_and_by_nothing_else():
+    gate, clock, board = shared_gate()
+    gate.count(gate.core.period, inf, OSError())
+    gate.count_success(gate.core.period)
+    gate.admit().success()
+    assert board.woken == 0
+    for _ in range(2):
+        gate.count(gate.core.period, inf, OSError())
+    assert board.woken == 1
+    with pytest.raises(CircuitOpenError):
+        gate.admit()
+    assert board.woken == 1
+
+    clock.advance(60.0)
+    first, second = gate.admit(), gate.admit()
+    assert board.woken == 2
+    with pytest.raises(CircuitOpenError):
+        gate.admit()
+    assert board.woken == 3
+    first.success()
+    assert board.woken == 4
+    second.neutral()
+    assert board.woken == 5
+
+
 # --- permits -------------------------------------------------------------------------------------
 
 

@@ -103,6 +103,20 @@ def test_if_all_have_trouble_a_new_key_shares_the_overflow_breaker(clock):
     assert hosts.get("b").name == "hosts:(overflow)"
 
 
+def test_breakers_of_a_registry_are_shared_by_their_names(clock):
+    class Board:
+        names = []  # noqa: RUF012 - for this test alone
+
+        def enrol(self, gate, core):
+            self.names.append(gate.name)
+            return lambda: None
+
+    hosts = BreakerRegistry(2, 60.0, name="hosts", clock=clock, shared=Board(), quorum=2)
+    hosts.get("a.example")
+
+    assert Board.names == ["hosts:(overflow)", "hosts:a.example"]
+
+
 def test_one_held_by_hand_is_never_forgotten(clock):
     hosts = BreakerRegistry(2, 60.0, max_keys=1, clock=clock)
     hosts.get("a").force_open()

@@ -114,7 +114,8 @@ class ThreadedBoard:
             thread.start()
 
     def _work(self) -> None:
-        while not self._closing.is_set():
+        closing = self._closing
+        while not closing.is_set():
             self._exchange.step()
         try:
             self._exchange.leave()
