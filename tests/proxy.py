@@ -15,6 +15,7 @@ import socket
 import struct
 import threading
 from collections import deque
+from math import inf
 
 from tests.servers import free_port
 
@@ -127,7 +128,7 @@ class Proxy:
         self.lag = 0.0
         self._allow(None)
         for link in list(self.links):
-            link.pass_on(at_once=True)
+            link.pass_on(until=inf)
         if not self._listening:
             await self._listen()
 
@@ -192,20 +193,21 @@ class Link:
         now = self.proxy.loop.time()
         self.on_their_way.append((now + lag, side, data))
         if lag:
-            self.proxy.loop.call_at(now + lag, self.pass_on)
+            self.proxy.loop.call_at(now + lag, self.pass_on, now + lag)
         self.pass_on()
 
-    def pass_on(self, *, at_once=False):
-        """Deliver what is due."""
+    def pass_on(self, until=None):
+        """Deliver what is due by an instant; without one, by now."""
         if not self.proxy.is_open or self not in self.proxy.links:
             return
         if not self.target:
             self.connecting = self.connecting or asyncio.ensure_future(self._connect())
             return
         held = deque()
+        until = self.proxy.loop.time() if until is None else until
         for due, side, data in self.on_their_way:
             overtakes = any(side is other for _, other, _ in held)
-            if at_once or (due <= self.proxy.loop.time() and not overtakes):
+            if due <= until and not overtakes:
                 self._deliver(side, data)
             else:
                 held.append((due, side, data))

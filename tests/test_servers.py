@@ -20,8 +20,8 @@ from tests.guardian import children_of
 ROOT = Path(__file__).parent.parent
 
 
-def ping(server):
-    with redis.Redis.from_url(server.url, socket_timeout=0.05, retry=None) as client:
+def ping(server, timeout=10.0):
+    with redis.Redis.from_url(server.url, socket_timeout=timeout, retry=None) as client:
         return client.ping()
 
 
@@ -65,7 +65,7 @@ def test_a_redis_is_killed_stopped_and_restarted(new_redis_server):
     port = server.port
     server.stop()
     with pytest.raises(redis.exceptions.TimeoutError):
-        ping(server)
+        ping(server, 0.05)
     server.cont()
     assert ping(server)
     first = server.pid
@@ -159,8 +159,8 @@ def test_servers_end_with_a_test_process_that_is_killed(redis_kind, postgres_kin
         redis_pid, redis_folder, postgres_pid, *others = process.stdout.readline().decode().split()
         pids = [int(redis_pid), int(postgres_pid), *children_of(int(postgres_pid))]
         process.send_signal(signal.SIGKILL)
-    wait_until(lambda: all(map(is_gone, pids)))
-    wait_until(lambda: not any(Path(folder).exists() for folder in (redis_folder, *others)))
+    wait_until(lambda: all(map(is_gone, pids)), servers.START)
+    wait_until(lambda: not any(Path(folder).exists() for folder in (redis_folder, *others)), servers.START)
 
 
 WITHOUT_A_SYSTEM = """

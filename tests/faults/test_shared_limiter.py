@@ -12,6 +12,7 @@ import redis
 
 from resilience.limiter import AsyncRateLimiter, RateLimiter
 from resilience.limiter.together import acquire_all
+from resilience.testing import wait_until
 from tests.children import forking, in_child
 from tests.processes import workers
 from tests.stores.places import postgres_place, redis_place, sqlite_place
@@ -130,6 +131,7 @@ def preloaded(place, connections):
 
         for _ in range(4):
             assert in_child(work) == 0
+            wait_until(lambda: connections() == before)  # the server sees soon that the child has ended
         os.close(writing)
         assert not login.try_acquire("ada")
         assert connections() == before, "the parent's connection is the one that it had"
