@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import queue
 import weakref
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 
@@ -207,9 +207,17 @@ def _close_all_idle(loops: dict[asyncio.AbstractEventLoop, _OfLoop], process: in
 
 def _close_all(slots: queue.LifoQueue[Connection | None], process: int) -> None:
     if os.getpid() == process:
-        for _ in range(slots.qsize()):
-            _kept(slots.get(), is_closed=True)
+        for connection in _taken_out(slots):
+            _kept(connection, is_closed=True)
             slots.put(None)
+
+
+def _taken_out(slots: queue.LifoQueue[Connection | None]) -> list[Connection | None]:
+    taken: list[Connection | None] = []
+    with suppress(queue.Empty):
+        while True:
+            taken.append(slots.get_nowait())
+    return taken
 
 
 def _all_in_use(most: int) -> str:

@@ -99,19 +99,23 @@ return expires
 """KEYS: session, sessions of the user, all sessions. ARGV: id, idle timeout. Returns the new end."""
 
 DELETE: Final = Script.of(
+    NOW,
     """
 local user, all, ended = KEYS[1], KEYS[2], {}
 for n, id in ipairs(ARGV) do
-  if redis.call('DEL', KEYS[n + 2]) == 1 then
+  local session = KEYS[n + 2]
+  local expires = redis.call('HGET', session, 'expires')
+  if expires and tonumber(expires) > now then
     ended[#ended + 1] = id
   end
+  redis.call('DEL', session)
   redis.call('ZREM', user, id)
   redis.call('ZREM', all, id)
 end
 return ended
 """,
 )
-"""KEYS: sessions of the user, all sessions, then sessions. ARGV: their ids. Returns those that were there."""
+"""KEYS: sessions of the user, all sessions, then sessions. ARGV: their ids. Returns those that were alive."""
 
 DELETE_EXPIRED: Final = Script.of(
     NOW,
