@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from resilience.janitor.sessions import Lifetimes, Session, new_token, session_id_of
+from resilience.janitor.sessions import Lifetimes, Session, is_unicode, new_token, session_id_of
 
 
 def test_an_id_is_the_sha256_of_the_token():
@@ -14,6 +14,11 @@ def test_an_id_is_the_sha256_of_the_token():
 @pytest.mark.parametrize("token", ["", "\0", "é", "\ud800", "x" * 100_000])
 def test_whatever_a_client_sends_has_an_id(token):
     assert len(session_id_of(token)) == 64
+
+
+def test_half_of_a_surrogate_pair_is_not_unicode():
+    assert all(map(is_unicode, ["", "\0", "é", "\U0001f600"]))
+    assert not is_unicode("\ud83d")
 
 
 def test_a_token_is_long_and_new_each_time():

@@ -4,6 +4,7 @@ import asyncio
 import copy
 import pickle
 import sqlite3
+from functools import partial
 
 import pytest
 from hypothesis import settings
@@ -13,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from resilience.janitor.sessions import session_id_of
 from resilience.janitor.sqlite import AsyncSQLiteSessionStore, SQLiteSessionStore
 from resilience.testing import FakeClock
+from tests.janitor.conformance import Awaited, SessionConformance
 
 IDLE, LIFETIME = 100.0, 1000.0
 
@@ -41,23 +43,28 @@ def rows(path, query="SELECT * FROM resilience_sessions", *values):
         connection.close()
 
 
+class TestConformance(SessionConformance):
+    @pytest.fixture
+    def open_store(self, path, clock):
+        return partial(SQLiteSessionStore, path, clock=clock)
+
+
+class TestConformanceOnALoop(SessionConformance):
+    @pytest.fixture
+    def open_store(self, path, clock):
+        made = []
+
+        def open_store(**options):
+            store = AsyncSQLiteSessionStore(path, clock=clock, **options)
+            made.append(Awaited(lambda: store))
+            return made[-1]
+
+        yield open_store
+        for store in made:
+            store.close()
+
+
 # --- a session's life ------------------------------------------------------------------------------
-
-
-def test_a_session_is_found_by_its_token(store, clock):
-    token = store.create("ada", {"device": "laptop", "roles": ["admin"]})
-    session = store.validate(token)
-
-    assert session.session_id == session_id_of(token)
-    assert session.user_id == "ada"
-    assert session.data == {"device": "laptop", "roles": ["admin"]}
-    assert session.created_at == clock.wall()
-    assert session.expires_at == clock.wall() + IDLE
-    assert session.ends_at == clock.wall() + LIFETIME
-
-
-def test_data_is_empty_where_none_was_given(store):
-    assert store.validate(store.create("ada")).data == {}
 
 
 def test_a_token_is_new_long_and_nowhere_in_the_file(store, path):
@@ -68,44 +75,6 @@ def test_a_token_is_new_long_and_nowhere_in_the_file(store, path):
     assert min(map(len, tokens)) * 6 >= 128
     written = b"".join(file.read_bytes() for file in path.parent.iterdir())
     assert not any(token.encode() in written for token in tokens)
-
-
-@pytest.mark.parametrize("token", ["", "no such token", "\0", "\ud800", "' OR 1=1 --"])
-def test_an_unknown_token_has_no_session(store, token):
-    store.create("ada")
-
-    assert store.validate(token) is None
-    assert store.renew(token) is None
-
-
-def test_an_id_is_no_token(store):
-    session = store.validate(store.create("ada"))
-
-    assert store.validate(session.session_id) is None
-
-
-def test_a_session_ends_idle_to_the_instant(store, clock):
-    token = store.create("ada")
-    clock.advance(IDLE - 0.001)
-    assert store.validate(token) is not None
-    assert store.ended([session_id_of(token)]) == []
-
-    clock.advance(0.001)
-
-    assert store.validate(token) is None
-    assert store.renew(token) is None
-    assert store.ended([session_id_of(token)]) == [session_id_of(token)]
-    assert store.delete_expired(10) == 1
-
-
-def test_a_session_ends_at_its_lifetime_however_often_it_is_renewed(store, clock):
-    token = store.create("ada")
-    lived = 0.0
-    while store.renew(token):
-        clock.advance(IDLE / 4)
-        lived += IDLE / 4
-
-    assert lived == LIFETIME
 
 
 def test_a_renewal_writes_only_after_a_tenth_of_the_idle_timeout(store, path, clock):
@@ -121,18 +90,6 @@ def test_a_renewal_writes_only_after_a_tenth_of_the_idle_timeout(store, path, cl
 
     assert session.expires_at == pytest.approx(clock.wall() + IDLE)
     assert rows(path, "SELECT expires_at FROM resilience_sessions") == [(session.expires_at,)]
-
-
-def test_the_last_renewal_reaches_the_very_end(store, clock):
-    token = store.create("ada")
-    while (clock.wall() + IDLE) < store.validate(token).ends_at - 1:
-        clock.advance(IDLE / 2)
-        store.renew(token)
-    clock.advance(1)  # less than a tenth, but as far as it can go
-    session = store.renew(token)
-
-    assert session.expires_at == session.ends_at
-    assert store.renew(token) == session
 
 
 def test_a_clock_set_back_shortens_nothing(store, clock):
@@ -180,23 +137,6 @@ def test_a_session_logged_out_between_the_reading_and_the_writing_is_not_revived
 # --- ending sessions -------------------------------------------------------------------------------
 
 
-def test_a_session_is_deleted_once(store):
-    token = store.create("ada")
-
-    assert store.delete(session_id_of(token)) is True
-    assert store.delete(session_id_of(token)) is False
-    assert store.validate(token) is None
-
-
-def test_all_sessions_of_a_user_end_and_no_others(store):
-    ids = {session_id_of(store.create("ada")) for _ in range(3)}
-    other = store.create("bob")
-
-    assert set(store.delete_user("ada")) == ids
-    assert store.delete_user("ada") == []
-    assert store.validate(other) is not None
-
-
 def test_the_longest_expired_go_first_a_batch_at_a_time(store, clock, path):
     for user in "abcde":
         store.create(user)
@@ -212,16 +152,6 @@ def test_the_longest_expired_go_first_a_batch_at_a_time(store, clock, path):
     assert store.delete_expired(10) == 0
     assert store.count() == 1
     assert store.validate(fresh) is not None
-
-
-def test_ended_names_what_is_not_alive(store, clock):
-    old = session_id_of(store.create("ada"))
-    clock.advance(IDLE)
-    alive, gone = session_id_of(store.create("ada")), session_id_of(store.create("ada"))
-    store.delete(gone)
-
-    assert store.ended([old, alive, gone, "never there"]) == [old, gone, "never there"]
-    assert store.ended([]) == []
 
 
 @pytest.mark.parametrize(
@@ -367,12 +297,6 @@ def test_a_closed_store_says_so(store):
     store.close()
     with pytest.raises(sqlite3.ProgrammingError, match="is closed"):
         store.count()
-
-
-def test_data_must_be_what_json_can_hold(store):
-    with pytest.raises(TypeError, match="JSON"):
-        store.create("ada", {"when": object()})
-    assert store.count() == 0
 
 
 @pytest.mark.parametrize("make", [SQLiteSessionStore, AsyncSQLiteSessionStore])

@@ -54,6 +54,15 @@ def new_token() -> str:
     return secrets.token_urlsafe(_TOKEN_BYTES)
 
 
+def is_unicode(text: str) -> bool:
+    """Return whether databases can hold the text: a str of Python may have halves of surrogate pairs."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class Lifetimes(NamedTuple):
     """How long sessions live, and when it is worth a write to let one live longer."""
 

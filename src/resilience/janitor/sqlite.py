@@ -19,7 +19,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final, NoReturn, ParamSpec, Self, TypeVar
 
 from resilience.clock import SYSTEM_CLOCK
-from resilience.janitor.sessions import Lifetimes, Session, new_token, session_id_of
+from resilience.janitor.sessions import Lifetimes, Session, is_unicode, new_token, session_id_of
 from resilience.sqlite_file import SQLiteFile
 
 if TYPE_CHECKING:
@@ -155,10 +155,13 @@ class SQLiteSessionStore:
 
     def delete(self, session_id: str) -> bool:
         """End one session; return whether it was there."""
-        return self._change("DELETE FROM resilience_sessions WHERE session_id = ?", session_id) > 0
+        deletion = "DELETE FROM resilience_sessions WHERE session_id = ?"
+        return is_unicode(session_id) and self._change(deletion, session_id) > 0
 
     def delete_user(self, user_id: str) -> list[str]:
         """End all sessions of a user; return their ids."""
+        if not is_unicode(user_id):
+            return []
         with self._file.borrowed() as connection:
             connection.execute("BEGIN IMMEDIATE")
             ids = connection.execute(
@@ -200,7 +203,12 @@ class SQLiteSessionStore:
         now = self._clock.wall()
         alive = "SELECT 1 FROM resilience_sessions WHERE session_id = ? AND expires_at > ?"
         with self._file.borrowed() as connection:
-            return [i for i in session_ids if connection.execute(alive, (i, now)).fetchone() is None]
+            return [
+                session_id
+                for session_id in session_ids
+                if not is_unicode(session_id)
+                or connection.execute(alive, (session_id, now)).fetchone() is None
+            ]
 
     def close(self) -> None:
         """Close the connections. The store cannot be used afterwards; closing it again does nothing."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final, LiteralString, NamedTuple
 
-from resilience.janitor.sessions import Session
+from resilience.janitor.sessions import Session, is_unicode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -147,10 +147,7 @@ def session_of(row: Sequence[Any]) -> tuple[Session, float]:
 
 def storable(text: str) -> bool:
     """Return whether PostgreSQL can hold the text: it takes no NUL and no half of a surrogate pair."""
-    try:
-        return b"\0" not in text.encode()
-    except UnicodeEncodeError:
-        return False
+    return "\0" not in text and is_unicode(text)
 
 
 def checked_user_id(user_id: Any) -> str:
