@@ -23,6 +23,7 @@ from resilience._core.fixed import FixedWindow
 from resilience._core.gcra import Gcra
 from resilience._core.quota import Decision
 from resilience._core.sliding import EXACT_UP_TO, SlidingCounts, SlidingLog
+from resilience.stores import StoreUnavailable
 from resilience.stores.redis import scripts
 from resilience.stores.redis.wire import packed, pieces
 
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 _PREFIX: Final = re.compile(r"[^{}]*(\{[^{}]+\}[^{}]*)?")
 _NOT_TEXT: Final = b"\xff"
+_TEXT: Final = b"\xfe"
+_EMPTY_BRACES: Final = (b"", b"}")
+"""What text may not begin with, or the braces around it would be empty, and then they decide nothing."""
 _PARTS: Final = 63
 _MOST_FORMS: Final = 10_000
 """Forms that are kept ready; a service has a few limiters."""
@@ -96,7 +100,7 @@ class Form:
     def key(self, name: bytes) -> str | bytes:
         """Return the key that is called so."""
         encoded = name[len(self.head) : -1]
-        return encoded[1:] if encoded.startswith(_NOT_TEXT) else encoded.decode()
+        return encoded[1:] if encoded.startswith(_NOT_TEXT) else encoded.removeprefix(_TEXT).decode()
 
     @property
     def pattern(self) -> bytes:
@@ -163,7 +167,10 @@ def _nanoseconds(kept: bytes, at: int) -> int:
 
 
 def _encoded(key: str | bytes) -> bytes:
-    return _NOT_TEXT + key if isinstance(key, bytes) else key.encode()
+    if isinstance(key, bytes):
+        return _NOT_TEXT + key
+    text = key.encode()
+    return text if text[:1] not in _EMPTY_BRACES else _TEXT + text
 
 
 class Codec:
@@ -266,17 +273,24 @@ class Codec:
         return b"%b:{%b}%b%b" % (self._prefix, _encoded(key), kind, token)
 
     def taken(self, charges: Sequence[Charge], reply: bytes) -> list[Decision]:
-        """Return the decisions that `take` was answered with."""
+        """Return the decisions that `take` was answered with.
+
+        Raises:
+            StoreUnavailable: No script of ours answers like that.
+        """
         now = int.from_bytes(reply[:7], "big") * 1000
         decisions: list[Decision] = []
         at = 7
         for counter, _, cost in charges:
+            fits = reply[at : at + 1] == b"\1"
             begins = at + 3
             ends = begins + int.from_bytes(reply[at + 1 : begins], "big")
-            decisions.append(
-                Decision((reply[at] == 1, reply[begins:ends], now, cost, self.form(counter).counter))
-            )
+            decisions.append(Decision((fits, reply[begins:ends], now, cost, self.form(counter).counter)))
             at = ends
+        if at != len(reply):
+            raise StoreUnavailable(
+                f"what answered is no Redis, or something in between changes its replies: {reply[:40]!r}"
+            )
         return decisions
 
     def foreseen(self, charges: Sequence[Charge], reply: bytes) -> list[Decision]:

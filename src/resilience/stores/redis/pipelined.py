@@ -62,7 +62,7 @@ class Link(asyncio.Protocol):
 
     def __init__(self, made: Any, loop: asyncio.AbstractEventLoop) -> None:
         self._made = made
-        self._transport: asyncio.Transport = made._writer.transport  # noqa: SLF001 - redis-py has no public way to its transport
+        self._transport: asyncio.Transport = made._writer.transport  # noqa: SLF001 - there is no public way to it
         self._transport.set_protocol(self)
         self._loop = loop
         self._outgoing: list[bytes] = []
@@ -292,7 +292,7 @@ class AsyncRedisEngine:
         connecting = self._connecting.get(place)
         if connecting is None:
             connecting = self._connecting[place] = loop.create_task(self._connected(address, left))
-            connecting.add_done_callback(lambda _: self._connecting.pop(place, None))
+            connecting.add_done_callback(lambda task: self._note_connected(place, task))
         done, _ = await asyncio.wait({connecting}, timeout=left)
         if not done:
             raise Lost("no connection in time")
@@ -302,6 +302,12 @@ class AsyncRedisEngine:
             raise Lost(str(error)) from error  # an exception of one's own for each who waits
         except StoreUnavailable as error:
             raise type(error)(error.message) from error
+
+    def _note_connected(self, place: tuple[Any, Address | None], connecting: asyncio.Task[Link]) -> None:
+        """Let the next one connect anew; take note of an error for which nobody is waiting any more."""
+        self._connecting.pop(place, None)
+        if not connecting.cancelled():
+            connecting.exception()
 
     async def _connected(self, address: Address | None, seconds: float) -> Link:
         """Return a new link on which we have said who we are."""
@@ -320,7 +326,7 @@ class AsyncRedisEngine:
         except (Lost, RedisError, OSError) as error:
             made._close()  # noqa: SLF001 - as in Link.close
             self._conversations.nodes.lost(address)
-            raise Lost(f"no connection ({error})") from error
+            raise Lost(f"no connection ({str(error) or 'not in time'})") from error
         except BaseException:
             made._close()  # noqa: SLF001 - as in Link.close
             raise

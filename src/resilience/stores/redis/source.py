@@ -43,6 +43,8 @@ class Source:
         self._settings: dict[str, Any] = {
             name: value for name, value in pool.connection_kwargs.items() if not name.startswith(_OURS)
         }
+        self._greet: Any = self._settings.get("redis_connect_func")
+        """What the client was told to greet by, instead of redis-py and of us."""
         host, port = self._settings.get("host", "localhost"), self._settings.get("port", 6379)
         self.name: str = self._settings.get("path") or getattr(pool, "service_name", None) or f"{host}:{port}"
         """What to call the server in messages."""
@@ -57,7 +59,6 @@ class Source:
         settings = dict(self._settings)
         if address is not None:
             settings["host"], settings["port"] = address
-        settings.setdefault("redis_connect_func", _say_nothing)
         settings.update(
             socket_timeout=seconds,
             socket_connect_timeout=seconds,
@@ -65,6 +66,7 @@ class Source:
             health_check_interval=0,
             protocol=2,
             decode_responses=False,
+            redis_connect_func=self._greet or _say_nothing,
         )
         return self._class(**settings)
 
@@ -78,7 +80,7 @@ class Source:
             credentials: Of its provider, if it has one: a password, or a user and a password.
         """
         commands: list[bytes] = []
-        if "redis_connect_func" in self._settings:
+        if self._greet is not None:
             return commands
         if credentials is None:
             credentials = [name for name in (connection.username, connection.password) if name]

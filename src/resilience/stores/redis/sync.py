@@ -214,7 +214,7 @@ class RedisEngine:
             made.disconnect()
             if isinstance(error, Lost | RedisError | OSError):
                 self._conversations.nodes.lost(address)
-                raise Lost(f"no connection to it ({error})") from error
+                raise Lost(f"no connection ({str(error) or 'not in time'})") from error
             raise
         return connection
 
