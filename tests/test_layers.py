@@ -44,6 +44,8 @@ FOUNDATION = {"errors", "events", "clock", "callables", "fork", "checks"}
 
 EXTRAS = {
     "resilience.pytest_plugin": {"pytest"},
+    "resilience.boards.postgres": {"psycopg"},
+    "resilience.boards.redis": {"redis"},
     "resilience.janitor.connections": {"psycopg"},
     "resilience.janitor.postgres": {"psycopg"},
     "resilience.janitor.redis": {"redis"},

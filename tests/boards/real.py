@@ -40,6 +40,8 @@ def pair(new_board, recovery_time=60.0, boards=2, **options):
         yield breakers
     finally:
         for board in all_of_them:
+            board._closing.set()  # so that they end at the same time
+        for board in all_of_them:
             board.close()
 
 

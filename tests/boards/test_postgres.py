@@ -246,12 +246,12 @@ def test_a_forked_child_leaves_the_parents_connections_alone(engine):
     engine._listening.close()
 
 
-def test_disowning_says_nothing_to_the_server(url, connection):
-    session = _Session(url)
+def test_disowning_says_nothing_to_the_server(url, connection, engine):
+    session = engine._listening = _Session(url)
     ((pid,),) = session.ask(b"SELECT pg_backend_pid()")
     kept = os.dup(session._libpq.socket)
-    session.disown()
-    session.disown()
+    engine.after_fork()
+    session.disown()  # it is ended already
     running = "SELECT count(*) FROM pg_stat_activity WHERE pid = %s"
 
     assert connection.execute(running, [int(pid)]).fetchone() == (1,)

@@ -175,7 +175,8 @@ class Exchange:
 
     def log(self, error: Exception, *, alone: str = "its breakers go on alone") -> None:
         """Say in the log what is wrong, once in a while."""
-        text = f"the board on {self._engine.what} failed, {alone}: {type(error).__name__}: {error}"
+        said = " ".join(str(error).split())
+        text = f"the board on {self._engine.what} failed, {alone}: {type(error).__name__}: {said}"
         self._log.failed(RuntimeError(text), out_of_reach=True)
 
     # --- the thread's own ------------------------------------------------------------------------
