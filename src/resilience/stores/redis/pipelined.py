@@ -320,9 +320,8 @@ class AsyncRedisEngine:
                 link = Link(made, loop)
                 await link.start()
                 await self._greet(made, link, ends)
-                if not self._has_looked and address is None:
-                    self._conversations.see(*await link.ask(LOOK.commands, LOOK.replies, ends - loop.time()))
-                    self._has_looked = True
+                if address is None:
+                    await self._look(link, ends)
         except (Lost, RedisError, OSError) as error:
             made._close()  # noqa: SLF001 - as in Link.close
             self._conversations.nodes.lost(address)
@@ -339,6 +338,13 @@ class AsyncRedisEngine:
             if place[0].is_closed():
                 self._links.pop(place, None)
         self._links[loop, address] = link
+
+    async def _look(self, link: Link, ends: float) -> None:
+        """Look once at what kind of server was named."""
+        if not self._has_looked:
+            left = ends - asyncio.get_running_loop().time()
+            self._conversations.see(*await link.ask(LOOK.commands, LOOK.replies, left))
+            self._has_looked = True
 
     async def _greet(self, made: Any, link: Link, ends: float) -> None:
         provider = made.credential_provider
