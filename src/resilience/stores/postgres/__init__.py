@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["SCHEMA", "AsyncPostgresStore", "PostgresStore", "create_schema"]
 
 _CONNECT_TIMEOUT: Final = 5
-"""Seconds after which making a connection is given up, unless the URL says otherwise. No call waits so long."""
+"""Seconds after which making a connection is given up, unless the URL tells; no call waits so long."""
 
 _PATIENCE: Final = 0.8
 """The part of the timeout for which the server may wait for a lock: its answer must still arrive in time."""
@@ -48,7 +48,7 @@ class PostgresStore(Remote):
         database: A connection string: `"postgresql://user@host/name"`, or `"host=… dbname=…"`; or a
             `psycopg_pool.ConnectionPool`, which stays the application's to open and close.
         timeout: Seconds that a call takes at most, above 0 and up to 60.
-        max_connections: How many connections the store may have of its own; made as they are needed, and kept.
+        max_connections: How many connections of its own the store may have; made as needed, and kept.
         prepare: Whether statements are prepared. False behind a pooler that gives each transaction another
             server connection and knows nothing of prepared statements, as PgBouncer before 1.21.
         remember_refusals: Seconds for which a refusal is answered without asking again, at most, whatever

@@ -1,4 +1,4 @@
-"""What asks PostgreSQL the questions of a store, for threads and for tasks; see `resilience.stores.engine`."""
+"""What asks PostgreSQL the questions of a store, for threads and for tasks."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ _SOON: Final = 1.0
 
 _HELP: Final = {
     "22003": "the server's clock must be right: it is before 1970, or centuries ahead",
-    "25006": "it is a read-only replica or in recovery: name the primary, or add target_session_attrs=read-write",
+    "25006": "it is a read-only replica: name the primary, or add target_session_attrs=read-write to the URL",
     "26000": "behind a pooler that parts transactions, give the store prepare=False",
     "28000": "look at the user's name, and at pg_hba.conf",
     "28P01": "the user's name or password is wrong",

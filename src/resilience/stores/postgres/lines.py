@@ -29,6 +29,7 @@ READ: Final = selectors.EVENT_READ
 BOTH: Final = selectors.EVENT_READ | selectors.EVENT_WRITE
 
 _BINARY: Final = 1
+_IDLE: Final = int(pq.TransactionStatus.IDLE)
 _FORGOTTEN: Final = "26000"
 """The server does not know a prepared statement: somebody discarded it, or a pooler chose another server."""
 _PREPARED: Final = "42P05"
@@ -57,7 +58,7 @@ class Line:
     @property
     def is_sound(self) -> bool:
         """Whether it stands, and nothing is under way on it."""
-        return self._wire.transaction_status == pq.TransactionStatus.IDLE
+        return self._wire.transaction_status == _IDLE
 
     @property
     def stands(self) -> bool:

@@ -13,6 +13,7 @@ from resilience._core.gcra import Gcra
 from resilience._core.quota import Decision, foreseen
 from resilience._core.sliding import SlidingLog
 from resilience.stores import Entry, Holding
+from resilience.stores.postgres.schema import ALGORITHMS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,12 +30,13 @@ _BYTEA, _INT8, _INT4, _TEXT, _BYTEAS, _INT8S, _TEXTS = 17, 20, 23, 25, 1001, 101
 MOST_COUNTED: Final = 10_000
 """How many rows of a counter are looked at to say how many keys it holds."""
 
+_BINARY: Final = 1
 _MOST_FIGURES: Final = 1000
 """How many counters have their figures kept ready."""
 
 _BIGINT: Final = Struct(">q")
 _INT: Final = Struct(">i")
-_TRUE: Final = b"\x01"
+_ONE: Final = _BIGINT.pack(1)
 _TOKEN: Final = 8
 """Bytes of a token that the server keeps: one in 10^19 is mistaken for one of the sixteen of its row."""
 
@@ -48,15 +50,19 @@ class Statement(NamedTuple):
     formats: tuple[int, ...]
 
 
-def _statement(call: str, *types: int) -> Statement:
-    function = call.partition("(")[0]
+def _statement(function: str, *types: int, select: str = "SELECT") -> Statement:
     values = ", ".join(f"${i + 1}" for i in range(len(types)))
-    return Statement(
-        f"_{function}_1".encode(), f"SELECT * FROM {function}({values})".encode(), types, (1,) * len(types)
+    text = f"{select} {function}({values})"
+    return Statement(f"_{function}_1".encode(), text.encode(), types, (_BINARY,) * len(types))
+
+
+_TAKE: Final = {
+    algorithm.encode(): _statement(
+        f"resilience_take_{algorithm.replace('-', '_')}",
+        *(_BYTEA, _BYTEA, _INT8, _INT8, _INT8, _INT8, _BYTEA, _TEXT),
     )
-
-
-_TAKE: Final = _statement("resilience_take", _BYTEA, _BYTEA, _TEXT, _INT8, _INT8, _INT8, _INT8, _BYTEA, _TEXT)
+    for algorithm in ALGORITHMS
+}
 _TAKE_ALL: Final = _statement(
     "resilience_take_all",
     *(_BYTEAS, _BYTEAS, _TEXTS, _INT8S, _INT8S, _INT8S, _INT8S, _BYTEA, _TEXT),
@@ -66,7 +72,7 @@ _REFUND: Final = _statement(
     "resilience_refund", _BYTEAS, _BYTEAS, _TEXTS, _INT8S, _INT8S, _INT8S, _BYTEA, _TEXT
 )
 _RESET: Final = _statement("resilience_reset", _BYTEAS, _BYTEA, _TEXT)
-_HOLDING: Final = _statement("resilience_holding", _BYTEA, _INT4, _INT4)
+_HOLDING: Final = _statement("resilience_holding", _BYTEA, _INT4, _INT4, select="SELECT * FROM")
 
 
 class Question(NamedTuple, Generic[Answer]):
@@ -98,15 +104,14 @@ class Questions:
             values = (
                 figures.scope,
                 _packed_key(charge.key),
-                figures.algorithm,
                 figures.units,
                 figures.step,
                 figures.horizon,
-                _packed_cost(charge),
+                _ONE if charge.cost == 1 else _packed_cost(charge),
                 token,
                 self._patience,
             )
-            return Question(_TAKE, values, lambda result: [_decision(charge, figures, result, 0)])
+            return Question(figures.take, values, lambda result: [_decision(charge, figures, result, 0)])
         order = _order(charges)
         batch = _Batch([charges[at] for at in order])
 
@@ -135,11 +140,12 @@ class Questions:
         batch = _Batch(charges)
 
         def read(result: PGresult) -> list[Decision]:
+            answers = [_bigints(_value(result, row, 0)) for row in range(len(charges))]
             states = [
-                figures.state(packed) if (packed := result.get_value(row, 1)) is not None else None
-                for row, figures in enumerate(batch.figures)
+                figures.state(state) if state else None
+                for figures, (_, *state) in zip(batch.figures, answers, strict=True)
             ]
-            return foreseen(charges, states, _number(result, 0, 0))
+            return foreseen(charges, states, answers[0][0])
 
         return Question(_PEEK, (batch.scopes, batch.keys, batch.algorithms, batch.horizons), read)
 
@@ -176,7 +182,7 @@ class Questions:
         def read(result: PGresult) -> Holding:
             entries: list[Entry] = []
             for row in range(min(shown, result.ntuples)):
-                now, state = _number(result, row, 1), figures.state(_value(result, row, 3))
+                now, state = _number(result, row, 1), figures.state(_bigints(_value(result, row, 3)))
                 left = (counter.rules.whole_at(state, now) - now) / 1e9
                 key = _unpacked_key(_value(result, row, 2))
                 entries.append(Entry(counter, key, counter.rules.remaining(state, now), left))
@@ -190,7 +196,7 @@ class Questions:
 class _Figures:
     """A counter as the server is told of it."""
 
-    __slots__ = ("algorithm", "horizon", "saved", "scope", "state", "step", "units")
+    __slots__ = ("algorithm", "horizon", "saved", "scope", "state", "step", "take", "units")
 
     def __init__(self, counter: Counter) -> None:
         rules, quota = counter.rules, counter.quota
@@ -198,25 +204,26 @@ class _Figures:
         self.units = _BIGINT.pack(quota.limit)
         self.horizon = _BIGINT.pack(rules.horizon)
         self.saved = 0
-        """By how much the server's instant lies after that of `rules`: gcra's state is whole at the former."""
+        """By how much the server's instant is later than that of `rules`: gcra's is when all is whole."""
         step = 0
-        self.state: Callable[[bytes], State]
+        self.state: Callable[[Sequence[int]], State]
         if isinstance(rules, Gcra):
             step = rules.horizon // quota.limit
             self.algorithm = b"gcra"
-            self.saved = rules.horizon - step
-            self.state = lambda packed: _bigints(packed)[0] - self.saved
+            self.saved = saved = rules.horizon - step
+            self.state = lambda kept: kept[0] - saved
         elif isinstance(rules, FixedWindow):
             self.algorithm = b"fixed-window"
-            self.state = lambda packed: _window(packed, quota.limit + 1)
+            self.state = lambda kept: kept[0] * (quota.limit + 1) + kept[1]
         elif isinstance(rules, SlidingLog):
             self.algorithm = b"sliding-log"
             self.state = _log
         else:
             step = rules.horizon - round(quota.per * 1e9)
             self.algorithm = b"sliding-counts"
-            self.state = lambda packed: rules.unpack(_counts(packed))
+            self.state = lambda kept: rules.unpack(_counts(kept))
         self.step = _BIGINT.pack(step)
+        self.take = _TAKE[self.algorithm]
 
 
 class _Batch:
@@ -286,16 +293,13 @@ def _array(kind: int, items: Sequence[bytes]) -> bytes:
 # --- results -------------------------------------------------------------------------------------
 
 _HEADER: Final = 20
-_LENGTH: Final = 4
 _ITEM: Final = 12
-"""An array has a header, and before each bigint its length."""
+"""An array has a header, and before each bigint the number of its bytes."""
 
 
 def _decision(charge: Charge, figures: _Figures, result: PGresult, row: int) -> Decision:
-    packed = result.get_value(row, 2)
-    state = None if packed is None else figures.state(packed)
-    now = _number(result, row, 1)
-    return Decision((result.get_value(row, 0) == _TRUE, state, now, charge.cost, charge.counter))
+    taken, now, *kept = _bigints(_value(result, row, 0))
+    return Decision((taken == 1, figures.state(kept) if kept else None, now, charge.cost, charge.counter))
 
 
 def _nothing(_: PGresult) -> None:
@@ -318,20 +322,13 @@ def _bigints(packed: bytes) -> tuple[int, ...]:
     return unpack_from(">" + "4xq" * count, packed, _HEADER)
 
 
-def _window(packed: bytes, base: int) -> int:
-    """Return the state of `FixedWindow`."""
-    end, taken, *_ = _bigints(packed)
-    return end * base + taken
-
-
-def _log(packed: bytes) -> bytes:
+def _log(kept: Sequence[int]) -> bytes:
     """Return the state of `SlidingLog`, which has the newest last."""
-    newest_last = range(len(packed) - _ITEM + _LENGTH, _HEADER, -_ITEM)
-    return b"".join([packed[at : at + 8] for at in newest_last])
+    return pack(f">{len(kept)}q", *reversed(kept))
 
 
-def _counts(packed: bytes) -> bytes:
+def _counts(kept: Sequence[int]) -> bytes:
     """Return the packed state of `SlidingCounts`: the units in all, and the parts with the newest last."""
-    *parts, total = _bigints(packed)
-    pairs = [(parts[at], parts[at + 1]) for at in range(len(parts) - 2, -1, -2)]
-    return _BIGINT.pack(total) + b"".join([pack(">2q", *pair) for pair in pairs])
+    *parts, total = kept
+    pairs = [number for at in range(len(parts) - 2, -1, -2) for number in parts[at : at + 2]]
+    return pack(f">{len(kept)}q", total, *pairs)

@@ -19,7 +19,8 @@ The arithmetic of the algorithms stands here once more, in SQL, and decides alik
       A unit never counts for less than its time by that, as none was taken later than now.
     - The last tokens stand in the row, so that a request whose reply was lost can be made once more.
     - Only the primary key is indexed, so an update stays on its page (HOT).
-    - What has lapsed is removed by newcomers: one in eight looks through one page, drawn by chance.
+    - What has lapsed is removed by newcomers: one in eight looks through one page, drawn by chance. So about
+      a quarter of the rows may be lapsed, and no index on the lapse has to be kept.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ CREATE TABLE IF NOT EXISTS resilience_quota (
 ) WITH (fillfactor = 70);
 """
 
-_FUNCTIONS: Final[LiteralString] = """
+_ARITHMETIC: Final[LiteralString] = """
 CREATE OR REPLACE FUNCTION resilience_now() RETURNS bigint
 LANGUAGE sql VOLATILE AS $$
     SELECT (date_part('epoch', clock_timestamp()) * 1e6)::bigint * 1000  -- exact until the year 2106
@@ -181,63 +182,72 @@ BEGIN
         FOR UPDATE SKIP LOCKED
     ));
 END $$;
+"""
 
-CREATE OR REPLACE FUNCTION resilience_take(
-    of_scope bytea, of_key bytea, algorithm text, units bigint, step bigint, horizon bigint,
-    cost bigint, token bytea, patience text,
-    OUT taken boolean, OUT at bigint, OUT state bigint[]
-)
+_TAKE: Final[LiteralString] = """
+CREATE OR REPLACE FUNCTION resilience_take_NAME(
+    of_scope bytea, of_key bytea, units bigint, step bigint, horizon bigint,
+    cost bigint, token bytea, patience text
+) RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE SET enable_seqscan = off AS $$
+-- One function for each algorithm, so that the planner leaves only its own branch of `resilience_admit`.
+DECLARE
+    at bigint;
+    state bigint[];
+    known boolean;
 BEGIN
     PERFORM set_config('lock_timeout', patience, true);
     LOOP
         at := resilience_now();
-        -- Of a row that somebody else has just changed, the conditions are looked at anew.
+        -- Where somebody else has just changed the row, the conditions are looked at anew.
         UPDATE resilience_quota q
-        SET state = resilience_admit(algorithm, q.state, at, cost, units, step, horizon),
+        SET state = resilience_admit('ALGORITHM', q.state, at, cost, units, step, horizon),
             tokens = resilience_with_token(q.tokens, token)
         WHERE q.scope = of_scope AND q.key = of_key
-            AND resilience_admit(algorithm, q.state, at, cost, units, step, horizon) IS NOT NULL
+            AND resilience_admit('ALGORITHM', q.state, at, cost, units, step, horizon) IS NOT NULL
             AND position(token IN q.tokens) = 0
         RETURNING q.state INTO state;
-        taken := FOUND;
-        IF taken THEN
-            RETURN;
+        IF FOUND THEN
+            RETURN ARRAY[1, at] || state;
         END IF;
-        SELECT q.state, position(token IN q.tokens) > 0 INTO state, taken
+        SELECT q.state, position(token IN q.tokens) > 0 INTO state, known
         FROM resilience_quota q WHERE q.scope = of_scope AND q.key = of_key;
         IF NOT FOUND THEN
-            state := resilience_admit(algorithm, NULL, at, cost, units, step, horizon);
-            taken := state IS NOT NULL;
-            IF NOT taken THEN
-                RETURN;
+            state := resilience_admit('ALGORITHM', NULL, at, cost, units, step, horizon);
+            IF state IS NULL THEN
+                RETURN ARRAY[0, at];
             END IF;
             INSERT INTO resilience_quota VALUES (of_scope, of_key, state, token) ON CONFLICT DO NOTHING;
             IF FOUND THEN
                 IF random() < 0.125 THEN
                     PERFORM resilience_remove_lapsed();
                 END IF;
-                RETURN;
+                RETURN ARRAY[1, at] || state;
             END IF;
-        ELSIF taken THEN
-            RETURN;  -- by the same request, whose reply was lost
+        ELSIF known THEN
+            RETURN ARRAY[1, at] || state;  -- taken by this very request, whose reply was lost
         ELSIF state[1] > resilience_now() + horizon THEN
-            PERFORM resilience_set_back(of_scope, of_key, algorithm, horizon);
-        ELSIF resilience_admit(algorithm, state, at, cost, units, step, horizon) IS NULL THEN
-            RETURN;
+            PERFORM resilience_set_back(of_scope, of_key, 'ALGORITHM', horizon);
+        ELSIF resilience_admit('ALGORITHM', state, at, cost, units, step, horizon) IS NULL THEN
+            RETURN ARRAY[0, at] || state;
         END IF;
     END LOOP;  -- it was changed meanwhile
 END $$;
+"""
 
+_OTHERS: Final[LiteralString] = """
 CREATE OR REPLACE FUNCTION resilience_take_all(
     of_scopes bytea[], of_keys bytea[], algorithms text[], units bigint[], steps bigint[], horizons bigint[],
     costs bigint[], token bytea, patience text
-) RETURNS TABLE (taken boolean, at bigint, state bigint[])
+) RETURNS SETOF bigint[]
 LANGUAGE plpgsql VOLATILE SET enable_seqscan = off AS $$
 DECLARE
     n int := cardinality(of_keys);
+    at bigint;
+    after bigint[];
     seen resilience_quota[];
     one resilience_quota;
+    taken bigint;
     fits boolean := true;
     known boolean := false;
     newcomers boolean := false;
@@ -274,17 +284,17 @@ BEGIN
     END IF;
     FOR i IN 1..n LOOP
         one := seen[i];
-        state := resilience_admit(algorithms[i], one.state, at, costs[i], units[i], steps[i], horizons[i]);
-        taken := known OR state IS NOT NULL;
+        after := resilience_admit(algorithms[i], one.state, at, costs[i], units[i], steps[i], horizons[i]);
+        taken := (known OR after IS NOT NULL)::int;
         IF fits AND NOT known THEN
             UPDATE resilience_quota q
-            SET state = resilience_take_all.state,
+            SET state = after,
                 tokens = CASE i WHEN 1 THEN resilience_with_token(q.tokens, token) ELSE q.tokens END
             WHERE q.scope = of_scopes[i] AND q.key = of_keys[i];
+            RETURN NEXT ARRAY[taken, at] || after;
         ELSE
-            state := one.state;
+            RETURN NEXT ARRAY[taken, at] || one.state;
         END IF;
-        RETURN NEXT;
     END LOOP;
     IF newcomers AND random() < 0.125 THEN
         PERFORM resilience_remove_lapsed();  -- at the end: it locks rows in no order, and waits for none
@@ -293,14 +303,16 @@ END $$;
 
 CREATE OR REPLACE FUNCTION resilience_peek(
     of_scopes bytea[], of_keys bytea[], algorithms text[], horizons bigint[]
-) RETURNS TABLE (at bigint, state bigint[])
+) RETURNS SETOF bigint[]
 LANGUAGE plpgsql STABLE SET enable_seqscan = off AS $$
+DECLARE
+    at bigint := resilience_now();
+    state bigint[];
 BEGIN
-    at := resilience_now();
     FOR i IN 1..cardinality(of_keys) LOOP
         SELECT resilience_not_after(algorithms[i], q.state, at + horizons[i]) INTO state
         FROM resilience_quota q WHERE q.scope = of_scopes[i] AND q.key = of_keys[i];
-        RETURN NEXT;
+        RETURN NEXT at || state;
     END LOOP;
 END $$;
 
@@ -341,6 +353,16 @@ LANGUAGE sql STABLE SET enable_seqscan = off AS $$
     FROM counting LIMIT shown
 $$;
 """
+
+ALGORITHMS: Final[tuple[LiteralString, ...]] = ("gcra", "fixed-window", "sliding-log", "sliding-counts")
+
+_FUNCTIONS: Final[LiteralString] = "".join(
+    [
+        _ARITHMETIC,
+        *[_TAKE.replace("ALGORITHM", each).replace("NAME", each.replace("-", "_")) for each in ALGORITHMS],
+        _OTHERS,
+    ]
+)
 
 SCHEMA: Final[LiteralString] = _TABLE.replace("CREATE TABLE", "CREATE UNLOGGED TABLE") + _FUNCTIONS
 """The statements that make all of it in the first schema of the `search_path`, for one's own migrations.
