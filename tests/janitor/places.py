@@ -61,10 +61,16 @@ class InPostgres(Place):
         self.admin.execute("UPDATE fake_time SET now = to_timestamp(%s)", [now])
 
     def open(self, **options):
-        return self._kept(PostgresSessions(self.url, **options))
+        return self.open_at(self.url, "sync", **options)
 
     def open_async(self, **options):
-        made = AsyncPostgresSessions(self.url, **options)
+        return self.open_at(self.url, "async", **options)
+
+    def open_at(self, url, kind, **options):
+        """Return a store that is at `url`: with other settings, say, or behind a proxy."""
+        if kind == "sync":
+            return self._kept(PostgresSessions(url, **options))
+        made = AsyncPostgresSessions(url, **options)
         return self._kept(Awaited(lambda: made))
 
     def connect(self):
