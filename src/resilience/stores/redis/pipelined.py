@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -46,12 +46,8 @@ _inherited: Final[list[object]] = []
 """The parent's links, in a forked child: to close them here would take them out of the parent's loop."""
 
 
-class _Question(NamedTuple):
-    """Somebody who waits for so many replies until an instant of the loop."""
-
-    answer: asyncio.Future[list[Any]]
-    replies: int
-    deadline: float
+_Question = tuple[asyncio.Future[list[Any]], int, float]
+"""Somebody who waits: for an answer of so many replies, until an instant of the loop."""
 
 
 class Link(asyncio.Protocol):
@@ -94,7 +90,7 @@ class Link(asyncio.Protocol):
         loop = self._loop
         answer: asyncio.Future[list[Any]] = loop.create_future()
         deadline = loop.time() + seconds
-        self._waiting.append(_Question(answer, replies, deadline))
+        self._waiting.append((answer, replies, deadline))
         outgoing = self._outgoing
         outgoing.append(commands)
         if len(outgoing) == 1:
@@ -155,12 +151,15 @@ class Link(asyncio.Protocol):
         self._timer = None
         self._wakes_at = inf
         now = self._loop.time()
-        still_waiting = [question for question in self._waiting if not question.answer.done()]
-        for question in still_waiting:
-            if question.deadline <= now:
+        left: list[float] = []
+        for answer, _, deadline in self._waiting:
+            if answer.done():
+                continue
+            if deadline > now:
+                left.append(deadline)
+            else:
                 self.is_usable = False
-                question.answer.set_exception(Lost("no whole reply in time"))
-        left = [question.deadline for question in still_waiting if question.deadline > now]
+                answer.set_exception(Lost("no whole reply in time"))
         if left:
             self._watch(min(left))
         elif not self.is_usable:
@@ -181,9 +180,9 @@ class Link(asyncio.Protocol):
             self._timer.cancel()
             self._timer = None
         while self._waiting:
-            question = self._waiting.popleft()
-            if not question.answer.done():
-                question.answer.set_exception(Lost(why))
+            answer, _, _ = self._waiting.popleft()
+            if not answer.done():
+                answer.set_exception(Lost(why))
 
 
 class AsyncRedisEngine:
