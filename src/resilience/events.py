@@ -88,6 +88,16 @@ class RateLimited(NamedTuple):
     """Seconds until the call would be let through; None if never."""
 
 
+class StoreOutage(NamedTuple):
+    """A limiter was asked while its store was away, and did what its `on_outage` says."""
+
+    limiter: str
+    policy: str
+    """`"open"`, `"closed"` or `"local"`."""
+    exception: Exception
+    """The `StoreUnavailable`."""
+
+
 class SweepFinished(NamedTuple):
     """A janitor has swept once."""
 

@@ -16,11 +16,13 @@ from resilience.checks import count, number
 from resilience.deadline import CURRENT
 from resilience.errors import RateLimitedError
 from resilience.fork import survive_fork
+from resilience.limiter.outage import is_uncounted, outage_of
 from resilience.limiter.waiting import Patience
 from resilience.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
     from resilience.clock import Clock
+    from resilience.limiter.outage import OnOutage
     from resilience.limiter.waiting import Waiter
     from resilience.stores import AsyncStore, Holding, Store
 
@@ -83,6 +85,8 @@ class Limiter:
         store: Store | AsyncStore,
         on_refused: events.Listener | None,
         require_shared: bool,
+        on_outage: OnOutage | None = None,
+        processes: int | None = None,
     ) -> None:
         parsed = [quota if isinstance(quota, Quota) else Quota.parse(quota) for quota in quotas]
         if not parsed:
@@ -102,6 +106,8 @@ class Limiter:
         self._clock: Clock = store.clock
         self.counts_in = store
         """The store that was given or made, of which those who are asked together must have the same."""
+        self.outage = outage_of(on_outage, processes, self._counters, store)
+        """What is done while that is away; None for nothing beside raising."""
         self._hooks = events.hooks(on_refused)
         self._lines: Lines[Waiter] = Lines()
         survive_fork(self)
@@ -205,9 +211,9 @@ class Limiter:
         """Return the refusal for one who has others before them, from a peek at all that they want.
 
         Where that would fit, they are just about to take it: then the time in which a unit is earned on
-        average is as good a guess as any.
+        average is as good a guess as any. While nothing is counted, nobody has to come after others.
         """
-        if not decision:
+        if not decision or is_uncounted(decision):
             return decision
         return Decision.of(
             False,

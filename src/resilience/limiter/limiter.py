@@ -12,16 +12,17 @@ Rules:
 
 from __future__ import annotations
 
-from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from resilience._core.key import canonical
 from resilience._core.quota import merged
-from resilience.callables import Kind, kind_of, name_of
+from resilience.callables import Kind, kind_of
 from resilience.checks import count
 from resilience.errors import RateLimitedError
 from resilience.limiter.base import GLANCE, Limiter, chosen_store
+from resilience.limiter.decorator import limiting, limiting_async
 from resilience.limiter.reservation import AsyncReservation, Reservation, heed_cancellation
+from resilience.limiter.source import async_source_of, source_of
 from resilience.limiter.waiting import AsyncWaiter, Waiter
 from resilience.stores.memory import MemoryStore
 from resilience.stores.on_loop import on_loop
@@ -34,10 +35,10 @@ if TYPE_CHECKING:
     from resilience.clock import Clock
     from resilience.events import Listener
     from resilience.limiter.base import LimiterStats
+    from resilience.limiter.decorator import Key, KeyFunction
+    from resilience.limiter.outage import OnOutage
     from resilience.stores import AsyncStore, Store
 
-    Key = str | int
-    KeyFunction = Callable[..., Key | tuple[Key, ...]]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -54,11 +55,19 @@ class RateLimiter(Limiter):
         clock: What time is counted on, where no store is given.
         on_refused: Gets an `events.RateLimited` for each refusal.
         require_shared: Refuse a store in which each process counts by itself.
+        on_outage: What a call meets while the store is away. `"open"` lets it pass, uncounted. `"closed"`
+            raises `StoreUnavailable`, as None does. `"local"` counts in this process, at a part of the limit.
+        processes: How many processes share the limit, as far as expected, at least 1; for `"local"`, whose
+            part is `max(1, limit // processes)`.
+        share: The part of a quota, above 0 and up to 1, that this process takes from a shared store at once
+            for keys that are hot, to hand it out without asking again. It makes `processes * share` of the
+            limit the most that a window can be overshot by. None takes each unit when it is used.
 
     Raises:
-        TypeError: No quota is given, or what is given is none.
+        TypeError: No quota is given, or what is given is none; or `processes` or `share` is no number, or
+            missing.
         ValueError: A quota cannot be read or is given twice, there is a store but no name, the store is
-            not shared though it must be, or `clock` is not the store's.
+            not shared though it must be, `clock` is not the store's, or an argument is out of its range.
 
     Threads may share it. With a `MemoryStore` no call but `acquire` ever blocks.
 
@@ -76,12 +85,16 @@ class RateLimiter(Limiter):
         clock: Clock | None = None,
         on_refused: Listener | None = None,
         require_shared: bool = False,
+        on_outage: OnOutage | None = None,
+        processes: int | None = None,
+        share: float | None = None,
     ) -> None:
         if store is not None and kind_of(store.take) is Kind.ASYNC:
             raise TypeError(f"{type(store).__name__} is awaited: use AsyncRateLimiter, or its sync twin")
         self.store: Store = chosen_store(store, name, clock)
         """Where it counts."""
-        super().__init__(quotas, name, self.store, on_refused, require_shared)
+        super().__init__(quotas, name, self.store, on_refused, require_shared, on_outage, processes)
+        self._source = source_of(self.store, share, self._quotas, self.outage)
         is_plain = len(self._counters) == 1 and type(self).try_acquire is RateLimiter.try_acquire
         if is_plain and isinstance(self.store, MemoryStore):
             # One call in place of three on the hottest path there is.
@@ -136,12 +149,12 @@ class RateLimiter(Limiter):
         try:
             while True:
                 if self.first(place) is waiter:
-                    decision = merged(self.store.take(charges))
+                    decision = merged(self._source.take(charges))
                     if decision:
                         return decision
                     pause = self._pause(place, decision, patience, 0.0)
                 else:
-                    behind = self.store.peek([self.behind(charge, waiter) for charge in charges])
+                    behind = self._source.peek([self.behind(charge, waiter) for charge in charges])
                     pause = self._pause(place, self.refusal_behind(merged(behind)), patience, GLANCE)
                 waiter.wait(self._clock, pause)
         finally:
@@ -162,13 +175,13 @@ class RateLimiter(Limiter):
         """Return what `try_acquire` would decide now, and take nothing."""
         charges = self.charges(canonical(key), cost)
         if self.first(charges[0].key) is not None:
-            return self.refusal_behind(merged(self.store.peek(list(map(self.behind, charges)))))
-        return merged(self.store.peek(charges))
+            return self.refusal_behind(merged(self._source.peek(list(map(self.behind, charges)))))
+        return merged(self._source.peek(charges))
 
     def reset(self, *key: Key) -> None:
         """Forget what counts for `key`, after a successful login, say."""
         place = canonical(key)
-        self.store.reset(self._counters, place)
+        self._source.reset(self._counters, place)
         self.stir(place)
 
     def reserve(self, *key: Key, cost: int = 1) -> Reservation:
@@ -189,7 +202,7 @@ class RateLimiter(Limiter):
         place = charges[0].key
 
         def give_back(receipts: Sequence[int]) -> None:
-            self.store.refund(charges, receipts)
+            self._source.refund(charges, receipts)
             self.stir(place)
 
         return Reservation(
@@ -220,22 +233,7 @@ class RateLimiter(Limiter):
             []
         """
         self._check_decoration(key, cost)
-
-        def decorate(fn: Callable[P, R]) -> Callable[P, R]:
-            if kind_of(fn) is not Kind.SYNC:
-                raise TypeError(
-                    f"{name_of(fn)} is a {kind_of(fn).value}: use AsyncRateLimiter for a coroutine function, "
-                    "and call require() at the beginning of a generator"
-                )
-
-            @wraps(fn)
-            def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-                self.require(*_key_of(key, args, kwargs), cost=cost)
-                return fn(*args, **kwargs)
-
-            return limited
-
-        return decorate
+        return limiting(self.require, key, cost)
 
     def stats(self, limit: int = 100, *, hashed: bool = False) -> LimiterStats:
         """Return how many keys count, and the figures of at most `limit` of them.
@@ -257,8 +255,8 @@ class RateLimiter(Limiter):
     def _take(self, charges: list[Charge]) -> Sequence[Decision]:
         """Take charges for one key if they fit and nobody waits for it; return the decision about each."""
         if self.first(charges[0].key) is not None:
-            return [self.refusal_behind(merged(self.store.peek(list(map(self.behind, charges)))))]
-        return self.store.take(charges)
+            return [self.refusal_behind(merged(self._source.peek(list(map(self.behind, charges)))))]
+        return self._source.take(charges)
 
 
 class AsyncRateLimiter(Limiter):
@@ -272,12 +270,10 @@ class AsyncRateLimiter(Limiter):
             `SQLiteStore`, is asked in a worker thread.
         clock: What time is counted on, where no store is given.
         on_refused: Gets an `events.RateLimited` for each refusal.
-        require_shared: Refuse a store in which each process counts by itself.
+        require_shared, on_outage, processes, share: As for `RateLimiter`.
 
     Raises:
-        TypeError: No quota is given, or what is given is none.
-        ValueError: A quota cannot be read or is given twice, there is a store but no name, the store is
-            not shared though it must be, or `clock` is not the store's.
+        TypeError, ValueError: As for `RateLimiter`.
 
     Tasks, loops and threads may share it. A cancelled call leaves at once and charges nothing.
 
@@ -296,11 +292,15 @@ class AsyncRateLimiter(Limiter):
         clock: Clock | None = None,
         on_refused: Listener | None = None,
         require_shared: bool = False,
+        on_outage: OnOutage | None = None,
+        processes: int | None = None,
+        share: float | None = None,
     ) -> None:
         chosen = chosen_store(store, name, clock)
         self.store: AsyncStore = on_loop(chosen)
         """Where it counts, as one that is awaited."""
-        super().__init__(quotas, name, chosen, on_refused, require_shared)
+        super().__init__(quotas, name, chosen, on_refused, require_shared, on_outage, processes)
+        self._source = async_source_of(self.store, share, self._quotas, self.outage)
         self._quick: Callable[..., Decision | None] = _unanswered
         if len(self._counters) == 1 and isinstance(chosen, MemoryStore):
             self._quick = chosen.fast_path(self._counters[0], self._lines.by_key, self._hooks, _unanswered)
@@ -357,12 +357,12 @@ class AsyncRateLimiter(Limiter):
         try:
             while True:
                 if self.first(place) is waiter:
-                    decision = merged(await self.store.take(charges))
+                    decision = merged(await self._source.take(charges))
                     if decision:
                         return decision
                     pause = self._pause(place, decision, patience, 0.0)
                 else:
-                    behind = await self.store.peek([self.behind(charge, waiter) for charge in charges])
+                    behind = await self._source.peek([self.behind(charge, waiter) for charge in charges])
                     pause = self._pause(place, self.refusal_behind(merged(behind)), patience, GLANCE)
                 await waiter.wait_async(self._clock, pause)
         finally:
@@ -383,13 +383,13 @@ class AsyncRateLimiter(Limiter):
         """Return what `try_acquire` would decide now, and take nothing."""
         charges = self.charges(canonical(key), cost)
         if self.first(charges[0].key) is not None:
-            return self.refusal_behind(merged(await self.store.peek(list(map(self.behind, charges)))))
-        return merged(await self.store.peek(charges))
+            return self.refusal_behind(merged(await self._source.peek(list(map(self.behind, charges)))))
+        return merged(await self._source.peek(charges))
 
     async def reset(self, *key: Key) -> None:
         """Forget what counts for `key`, after a successful login, say."""
         place = canonical(key)
-        await self.store.reset(self._counters, place)
+        await self._source.reset(self._counters, place)
         self.stir(place)
 
     def reserve(self, *key: Key, cost: int = 1) -> AsyncReservation:
@@ -401,7 +401,7 @@ class AsyncRateLimiter(Limiter):
         place = charges[0].key
 
         async def give_back(receipts: Sequence[int]) -> None:
-            await self.store.refund(charges, receipts)
+            await self._source.refund(charges, receipts)
             self.stir(place)
 
         return AsyncReservation(
@@ -424,22 +424,7 @@ class AsyncRateLimiter(Limiter):
             ValueError: `cost` is less than 1.
         """
         self._check_decoration(key, cost)
-
-        def decorate(fn: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
-            if kind_of(fn) is not Kind.ASYNC:
-                raise TypeError(
-                    f"{name_of(fn)} is a {kind_of(fn).value}: use RateLimiter for a plain function, and "
-                    "await require() at the beginning of an async generator"
-                )
-
-            @wraps(fn)
-            async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-                await self.require(*_key_of(key, args, kwargs), cost=cost)
-                return await fn(*args, **kwargs)
-
-            return limited
-
-        return decorate
+        return limiting_async(self.require, key, cost)
 
     async def stats(self, limit: int = 100, *, hashed: bool = False) -> LimiterStats:
         """Return how many keys count, and the figures of at most `limit` of them.
@@ -458,16 +443,9 @@ class AsyncRateLimiter(Limiter):
     async def _take(self, charges: list[Charge]) -> Sequence[Decision]:
         """Take charges for one key if they fit and nobody waits for it; return the decision about each."""
         if self.first(charges[0].key) is not None:
-            return [self.refusal_behind(merged(await self.store.peek(list(map(self.behind, charges)))))]
-        return await self.store.take(charges)
+            return [self.refusal_behind(merged(await self._source.peek(list(map(self.behind, charges)))))]
+        return await self._source.take(charges)
 
 
 def _unanswered(*_key: Key, cost: int = 1) -> None:
     """Leave the question to the long way."""
-
-
-def _key_of(key: KeyFunction | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Key, ...]:
-    if key is None:
-        return ()
-    parts = key(*args, **kwargs)
-    return parts if isinstance(parts, tuple) else (parts,)

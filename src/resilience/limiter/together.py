@@ -6,6 +6,7 @@ and whoever is refused there could still use up the first. Asked together, that 
 
 All the limiters must count in one store, since only a store can decide in one step. Equal keys of one
 limiter are charged together: `[(limit, (a,)), (limit, (b,))]` takes two units where `a` and `b` are equal.
+What each does while the store is away adds up to the strictest, as `resilience.limiter.outage` explains.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from resilience._core.quota import merged
 from resilience.errors import RateLimitedError
 from resilience.limiter.base import Limiter
 from resilience.limiter.limiter import AsyncRateLimiter, RateLimiter
+from resilience.limiter.outage import AsyncFailsafe, Failsafe
 from resilience.limiter.reservation import AsyncReservation, Reservation, heed_cancellation
 
 if TYPE_CHECKING:
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
 
     from resilience._core.counting import Charge
     from resilience._core.quota import Decision
-    from resilience.limiter.limiter import Key
+    from resilience.limiter.decorator import Key
+    from resilience.limiter.outage import Outage
+    from resilience.limiter.source import AsyncSource, Source
 
     Pairs = Iterable[tuple[RateLimiter, Sequence[Key]]]
     AsyncPairs = Iterable[tuple[AsyncRateLimiter, Sequence[Key]]]
@@ -93,7 +97,7 @@ def reserve_all(pairs: Pairs, *, cost: int = 1) -> Reservation:
     asked = _asked(RateLimiter, pairs, cost)
 
     def give_back(receipts: Sequence[int]) -> None:
-        asked[0][0].store.refund([charge for _, charge in asked], receipts)
+        _source(asked).refund([charge for _, charge in asked], receipts)
         _stir(asked)
 
     return Reservation(lambda: _take(asked), lambda decisions: _required(_told(asked, decisions)), give_back)
@@ -104,7 +108,7 @@ def reserve_all_async(pairs: AsyncPairs, *, cost: int = 1) -> AsyncReservation:
     asked = _asked(AsyncRateLimiter, pairs, cost)
 
     async def give_back(receipts: Sequence[int]) -> None:
-        await asked[0][0].store.refund([charge for _, charge in asked], receipts)
+        await _async_source(asked).refund([charge for _, charge in asked], receipts)
         _stir(asked)
 
     return AsyncReservation(
@@ -114,20 +118,38 @@ def reserve_all_async(pairs: AsyncPairs, *, cost: int = 1) -> AsyncReservation:
 
 def _take(asked: Sequence[tuple[RateLimiter, Charge]]) -> list[Decision]:
     """Take all if all fit and nobody waits for any of the keys; return the decision about each."""
-    store = asked[0][0].store
+    source = _source(asked)
     waited_for = _waited_for(asked)
     if any(waited_for):
-        return _behind(waited_for, store.peek([limiter.behind(charge) for limiter, charge in asked]))
-    return store.take([charge for _, charge in asked])
+        return _behind(waited_for, source.peek([limiter.behind(charge) for limiter, charge in asked]))
+    return source.take([charge for _, charge in asked])
 
 
 async def _take_async(asked: Sequence[tuple[AsyncRateLimiter, Charge]]) -> list[Decision]:
     """Take all if all fit and nobody waits for any of the keys; return the decision about each."""
-    store = asked[0][0].store
+    source = _async_source(asked)
     waited_for = _waited_for(asked)
     if any(waited_for):
-        return _behind(waited_for, await store.peek([limiter.behind(charge) for limiter, charge in asked]))
-    return await store.take([charge for _, charge in asked])
+        return _behind(waited_for, await source.peek([limiter.behind(charge) for limiter, charge in asked]))
+    return await source.take([charge for _, charge in asked])
+
+
+def _source(asked: Sequence[tuple[RateLimiter, Charge]]) -> Source:
+    """Return the store that all have in common, with what each does while it is away."""
+    store, outage = asked[0][0].store, _outage(asked)
+    return store if outage is None else Failsafe(store, outage)
+
+
+def _async_source(asked: Sequence[tuple[AsyncRateLimiter, Charge]]) -> AsyncSource:
+    """Return the same, awaited."""
+    store, outage = asked[0][0].store, _outage(asked)
+    return store if outage is None else AsyncFailsafe(store, outage)
+
+
+def _outage(asked: Sequence[tuple[Limiter, Charge]]) -> Outage | None:
+    """Return what all do together while the store is away; None where none of them has a policy."""
+    outages = [limiter.outage for limiter, _ in asked if limiter.outage is not None]
+    return outages[0].with_others(outages[1:]) if outages else None
 
 
 def _waited_for(asked: Sequence[tuple[Limiter, Charge]]) -> list[bool]:
