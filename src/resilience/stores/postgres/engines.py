@@ -74,13 +74,13 @@ class PostgresEngine:
         def left() -> float:
             return until - self._now()
 
-        for attempt in range(1, _ATTEMPTS + 1):
+        for _ in range(_ATTEMPTS):
             line = self._pool.borrow(left)
             try:
                 result = line.ask(question, left)
             finally:
                 self._pool.give_back(line)
-            if not _is_lost_race(result) or attempt == _ATTEMPTS or left() <= 0:
+            if not _is_lost_race(result) or left() <= 0:
                 break
         return _read(question, result, self._what)
 
@@ -128,13 +128,13 @@ class AsyncPostgresEngine:
         def left() -> float:
             return until - self._now()
 
-        for attempt in range(1, _ATTEMPTS + 1):
+        for _ in range(_ATTEMPTS):
             line = await self._pool.borrow(left)
             try:
                 result = await line.ask_async(question, left)
             finally:
                 await self._pool.give_back(line)
-            if not _is_lost_race(result) or attempt == _ATTEMPTS or left() <= 0:
+            if not _is_lost_race(result) or left() <= 0:
                 break
         return _read(question, result, self._what)
 

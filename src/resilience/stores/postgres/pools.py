@@ -291,7 +291,7 @@ class LentPool:
     def give_back(self, line: Line) -> None:
         """Let others have the connection, or close it where it is not idle; the pool sees that."""
         if not line.is_sound:
-            line.connection.close()
+            line.close()
         self._pool.putconn(line.connection)
 
     def close(self) -> None:
@@ -316,7 +316,7 @@ class AsyncLentPool:
     async def give_back(self, line: Line) -> None:
         """Let others have the connection, or close it where it is not idle; the pool sees that."""
         if not line.is_sound:
-            await line.connection.close()
+            line.close()
         await self._pool.putconn(line.connection)
 
     async def close(self) -> None:
