@@ -246,6 +246,20 @@ def test_fault_44_after_a_failover_the_new_primary_decides_and_at_most_one_limit
         assert taken(store, Charge(SIX, "bob")) == [True]
 
 
+def test_fault_44_a_connection_to_what_became_a_replica_is_left_for_the_new_primary(
+    new_redis_server, open_store
+):
+    old, new = new_redis_server(), new_redis_server()
+    with Proxy(old.port) as address, redis.Redis.from_url(old.url) as client:
+        store = open_store(f"redis://127.0.0.1:{address.port}", breaker=quick_breaker(1000))
+        store.take([CHARGE])
+        client.replicaof("127.0.0.1", new.port)
+        address.target_port = new.port  # the connection that stands still leads to the old one
+        with pytest.raises(Unable, match="it is a replica"):
+            store.take([CHARGE])
+        assert taken(store) == [True]
+
+
 def test_fault_44_a_replica_that_lost_its_primary_is_not_able(new_redis_server, open_store):
     server = new_redis_server("--replicaof", "127.0.0.1", "1", "--replica-serve-stale-data", "no")
     store = open_store(server.url, breaker=CircuitBreaker(1, 60.0))
@@ -556,7 +570,7 @@ def test_fault_53_a_missing_right_is_told_at_the_start(new_redis_server, open_st
 
 
 @pytest.mark.parametrize("notation", ["6/15 minutes", "6/hour gcra", "66/hour", "6/hour fixed-window"])
-@pytest.mark.parametrize("held", ["list", "text", "almost", "10 MB"])
+@pytest.mark.parametrize("held", ["list", "text", "text of that length", "10 MB"])
 def test_fault_54_what_is_not_ours_is_an_error_and_stays_as_it_is(
     redis_server, client, prefix, open_store, notation, held
 ):
@@ -566,7 +580,9 @@ def test_fault_54_what_is_not_ours_is_an_error_and_stays_as_it_is(
     if held == "list":
         client.rpush(name, "x")
     else:
-        client.set(name, {"text": b"hello", "almost": b"\1\2\3 17", "10 MB": bytes(10_000_000)}[held])
+        length = {"6/15 minutes": 8, "6/hour gcra": 16, "66/hour": 16, "6/hour fixed-window": 12}[notation]
+        texts = {"text": b"hello", "text of that length": b"x" * length, "10 MB": bytes(10_000_000)}
+        client.set(name, texts[held])
     before = client.dump(name)
     for ask in (store.take, store.peek):
         with pytest.raises(StoreUnavailable, match="holds what no limiter wrote: give the store a prefix"):

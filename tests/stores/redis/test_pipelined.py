@@ -379,3 +379,21 @@ async def test_asks_the_nodes_of_a_cluster_slot_by_slot(engine):
     engine._conversations.nodes.clustered = True
     decisions = await take(engine, [*ONE, Charge(WIDE, "bob")])
     assert [decision.remaining for decision in decisions] == [5, 999]
+
+
+async def test_asks_another_node_where_the_first_is_lost(new_engine, redis_server):
+    engine = new_engine("redis://127.0.0.1:1", f"pipelined-{uuid4().hex}")
+    engine._conversations.nodes.clustered = True
+    engine._conversations.nodes._others["127.0.0.1", redis_server.port] = None
+    with pytest.raises(Lost):
+        await take(engine)
+    assert (await take(engine))[0].remaining == 5
+
+
+async def test_asks_another_node_where_one_answers_no_more(new_engine, redis_server, stub):
+    engine = new_engine(stub(after_the_look()).url, f"pipelined-{uuid4().hex}")
+    engine._conversations.nodes.clustered = True
+    engine._conversations.nodes._others["127.0.0.1", redis_server.port] = None
+    with pytest.raises(Lost):
+        await take(engine, until=soon(0.1))
+    assert (await take(engine))[0].remaining == 5

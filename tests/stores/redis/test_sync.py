@@ -266,3 +266,21 @@ def test_asks_the_nodes_of_a_cluster_slot_by_slot(engine):
     engine._conversations.nodes.clustered = True
     decisions = take(engine, [*ONE, Charge(counter("9/hour"), "bob")])
     assert [decision.remaining for decision in decisions] == [5, 8]
+
+
+def test_asks_another_node_where_the_first_is_lost(new_engine, redis_server):
+    engine = new_engine("redis://127.0.0.1:1", f"sync-{uuid4().hex}")
+    engine._conversations.nodes.clustered = True
+    engine._conversations.nodes._others["127.0.0.1", redis_server.port] = None
+    with pytest.raises(Lost):
+        take(engine)
+    assert take(engine)[0].remaining == 5
+
+
+def test_asks_another_node_where_one_answers_no_more(new_engine, redis_server, stub):
+    engine = new_engine(stub(after_the_look()).url, f"sync-{uuid4().hex}")
+    engine._conversations.nodes.clustered = True
+    engine._conversations.nodes._others["127.0.0.1", redis_server.port] = None
+    with pytest.raises(Lost):
+        take(engine, until=soon(0.1))
+    assert take(engine)[0].remaining == 5
