@@ -7,7 +7,7 @@ from math import inf
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from resilience._core.breaker import Event, Outcome, Policy, State
 from resilience._core.ledger import NO_NEWS, Answer, Ledger, News
@@ -34,14 +34,14 @@ class World:
         self.processes = [SharedBreaker(policy, 0.0, quorum) for _ in range(count)]
         for process in self.processes:
             process.in_touch = True
-        self.voters = {id(process): f"p{number}" for number, process in enumerate(self.processes)}
+        self.voters = [f"p{number}" for number in range(count)]
 
     @property
     def engine_now(self):
         return 1e9 + self.now
 
     def voter(self, process):
-        return self.voters[id(process)]
+        return self.voters[self.processes.index(process)]
 
     def take(self, report):
         self.ledger, answer = self.ledger.take(report, self.engine_now)
@@ -597,6 +597,21 @@ class AnyOrder(RuleBasedStateMachine):
         """Whether some were ever out of touch: then the cap need not hold any more."""
         self.known = [0, 0, 0]
 
+    @initialize(begin=st.sampled_from([World, opened, half_open, half_open]))
+    def begin(self, begin):
+        self.world = begin(3)
+
+    @rule()
+    def let_all_be_tested(self):
+        """Go where it is interesting, which would seldom happen by chance."""
+        if not any(self.under_way):
+            self.world.now += POLICY.max_recovery_time
+            for process in self.world.processes:
+                process.in_touch = True
+            self.world.settle()
+            for which in range(3):
+                self.begin_a_call(which)
+
     @rule(which=which)
     def begin_a_call(self, which):
         process = self.world.processes[which]
@@ -639,6 +654,11 @@ class AnyOrder(RuleBasedStateMachine):
             process.in_touch = True
             world.refresh(process)
 
+    @rule(which=which)
+    def carry(self, which):
+        self.send_a_report(which)
+        self.hear_the_answer(which)
+
     @rule(seconds=st.sampled_from([0.5, 1.0, 2.0, 5.0, 10.0]))
     def wait(self, seconds):
         self.world.now += seconds
@@ -658,7 +678,7 @@ class AnyOrder(RuleBasedStateMachine):
         world = self.world
         world.processes[which] = process = SharedBreaker(POLICY, world.now, 1)
         process.in_touch = True
-        world.voters[id(process)] = f"q{len(world.voters)}"
+        world.voters[which] += "'"
         self.in_flight[which] = []
         self.under_way[which] = None
         self.known[which] = 0
