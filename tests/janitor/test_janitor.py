@@ -9,6 +9,7 @@ import pytest
 import resilience.janitor
 from resilience.events import SweepFailed, SweepFinished
 from resilience.janitor import AsyncSessionJanitor, SessionJanitor, SocketRegistry
+from resilience.janitor.runs import ThreadRun
 from resilience.testing import FakeClock, wait_until, wait_until_async
 from tests.janitor.doubles import AsyncStore, AsyncStuckStore, Socket, Store, StuckStore
 
@@ -698,6 +699,29 @@ def test_a_hook_may_stop_its_own_janitor(clock):
     wait_until(lambda: not janitor.is_running)
 
     assert stopped == [False]
+
+
+def test_a_store_that_stops_it_before_the_start_has_returned_stops_it(clock, monkeypatch):
+    """The thread of a run may be quicker than the `start` that has made it."""
+    answers, answered = [], threading.Event()
+
+    class Slow(ThreadRun):
+        def __init__(self, work, name):
+            super().__init__(work, name)
+            answered.wait(0.05)  # it is not answered before the `start` has returned
+
+    def stop(_):
+        answers.append(janitor.stop())
+        answered.set()
+
+    monkeypatch.setattr(resilience.janitor.janitor, "ThreadRun", Slow)
+    store = Store()
+    store.before_batch = stop
+    janitor = SessionJanitor(store, clock=clock, random=lambda: 0.0)
+    janitor.start()
+    wait_until(lambda: not janitor.is_running)
+
+    assert answers == [False]
 
 
 async def test_a_hook_may_stop_its_own_janitor_in_a_loop(clock):

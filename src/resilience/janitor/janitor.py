@@ -97,7 +97,8 @@ class SessionJanitor(Janitor[SessionStore, ThreadRun]):
             Whether it has ended, or was not running. If not, it will end after that batch; a warning is
             logged. Called from one of its own hooks it cannot wait, and returns False.
         """
-        run = self._run
+        with self._lock:  # the first sweep may be quicker than the `start` that has begun it
+            run = self._run
         if run is None:
             return True
         run.stopping.set()
