@@ -547,14 +547,16 @@ async def test_fault_10_a_cancelled_batch_in_postgres_happens_as_a_whole(place):
 def test_fault_28_a_child_has_connections_of_its_own(place):
     store = place.open(connections=2)
     token = store.create("ada")
+    own = store._link.run("SELECT pg_backend_pid()")
 
     def work():
         assert store.renew(token)
+        assert store._link.run("SELECT pg_backend_pid()") != own
         assert store.create("child")
 
     for _ in range(3):
         assert in_child(work) == 0
-        assert store.renew(token)  # the parent's connection was neither used nor closed
+        assert store._link.run("SELECT pg_backend_pid()") == own  # neither used nor closed by the child
 
     assert store.count() == 4
 

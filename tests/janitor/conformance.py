@@ -44,16 +44,15 @@ class Awaited:
             self.loop.close()
 
 
-@pytest.fixture
-def store(open_store):
-    return open_store(idle_timeout=IDLE, absolute_lifetime=LIFETIME)
-
-
 def same(instant):
     return pytest.approx(instant, abs=1e-4)
 
 
 class SessionConformance:
+    @pytest.fixture
+    def store(self, open_store):
+        return open_store(idle_timeout=IDLE, absolute_lifetime=LIFETIME)
+
     # --- a session's life ------------------------------------------------------------------------
 
     def test_a_session_is_found_by_its_token(self, store, clock):

@@ -3,7 +3,7 @@
 The rules:
 
 - At most as many are open as were asked for; who comes when all are in use waits, within its time.
-- What comes back in the middle of an exchange was closed, and is not lent again.
+- What comes back closed is not lent again: whoever leaves an exchange unfinished closes the connection.
 - A forked child has none: its parent's are left alone, since closing one there would end it here.
 - An asynchronous connection belongs to its event loop; those of loops that are closed are closed as well.
 """
@@ -18,7 +18,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import psycopg
-from psycopg import conninfo, pq
+from psycopg import conninfo
 
 from resilience.fork import survive_fork
 
@@ -32,7 +32,6 @@ Connection: TypeAlias = psycopg.Connection[Any]
 AsyncConnection: TypeAlias = psycopg.AsyncConnection[Any]
 C = TypeVar("C", Connection, AsyncConnection)
 
-IDLE: Final = pq.TransactionStatus.IDLE
 _CONNECT_TIMEOUT: Final = 2  # seconds; the least that libpq takes
 _CLOSED: Final = "the store was closed: make another one"
 
@@ -188,7 +187,7 @@ def _kept(connection: C | None, is_closed: bool) -> C | None:
     """Return the connection if it can be lent again; close it if not."""
     if connection is None or connection.closed:
         return None
-    if is_closed or connection.pgconn.transaction_status != IDLE:
+    if is_closed:
         connection.pgconn.finish()
         return None
     return connection

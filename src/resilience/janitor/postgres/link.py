@@ -19,11 +19,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, LiteralString, Protocol, TypeVar
 
 import psycopg
-from psycopg import pq, rows, waiting
+from psycopg import rows, waiting
+from psycopg.pq import TransactionStatus
 
 from resilience.checks import count, number
 from resilience.janitor.postgres.call import Call
-from resilience.janitor.postgres.connections import IDLE, AsyncConnections, Connections, Server
+from resilience.janitor.postgres.connections import AsyncConnections, Connections, Server
 from resilience.janitor.postgres.statements import BOUNDS
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ def _alone(connection: Connection | AsyncConnection, wait: Callable[..., Any]) -
     Raises:
         ValueError: The connection is in a transaction, whose end is not ours to decide.
     """
-    if connection.pgconn.transaction_status != IDLE:
+    if connection.pgconn.transaction_status != TransactionStatus.IDLE:
         raise ValueError(
             "a session store needs a connection of its own, not one in a transaction: "
             "give it a URL, or a pool"
@@ -204,7 +205,7 @@ def _alone(connection: Connection | AsyncConnection, wait: Callable[..., Any]) -
         yield
     finally:
         del connection.wait
-        if connection.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
+        if connection.pgconn.transaction_status == TransactionStatus.ACTIVE:
             connection.pgconn.finish()
 
 
