@@ -162,6 +162,16 @@ def test_a_refusal_stands_even_if_there_is_room_by_the_time_of_the_second_look(t
     assert [bool(decision) for decision in decisions] == [True, False]
 
 
+def test_an_error_in_a_later_slot_undoes_what_was_taken(talk):
+    talk.nodes.clustered = True
+    conversation = talk.take(TWO, TOKEN, 1)
+    next(conversation)
+    conversation.send([told(FITS)])
+    assert words(conversation.send([error("OOM command not allowed")])) == ["UNDO"]
+    with pytest.raises(StoreUnavailable, match="no room"):
+        conversation.send([b"1"])
+
+
 def test_a_refusal_in_the_first_slot_has_nothing_to_undo(talk):
     talk.nodes.clustered = True
     questions, decisions = held(talk.take(TWO, TOKEN, 1), told(FULL), told(FULL), told((False, b"")))

@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from resilience._core.counting import Charge
-from resilience.stores import Entry, Holding
+from resilience.stores import Entry, Holding, StoreUnavailable
 from resilience.stores.engine import Unable
 from resilience.stores.redis import scripts
 from resilience.stores.redis.answers import failure
@@ -40,7 +40,7 @@ _STEPS: Final = 6
 """Questions at most for one request: a Cluster that is moving sends one to and fro."""
 _KEYS_A_SCAN: Final = 1000
 _SCANS: Final = 100
-"""So a bounded look at a server of many keys: at the first 100,000, of which a second sees more than all."""
+"""Scans at most, one after the other: a look at the first 100,000 keys of a server that has more."""
 _KEYS_A_PEEK: Final = 100
 
 
@@ -111,11 +111,16 @@ class Conversations:
         return (yield from self._take_apart(charges, token, life))
 
     def _take_apart(self, charges: Sequence[Charge], token: bytes, life: int) -> Conversation[list[Decision]]:
-        """Take slot by slot; undo what was taken as soon as one refuses."""
+        """Take slot by slot; undo what was taken as soon as one refuses, or cannot decide."""
         decisions: dict[int, Decision] = {}
         for group in self.nodes.groups(self._names(charges)):
             part = [charges[index] for index in group]
-            taken = self._codec.taken(part, (yield from self._run(self._codec.take(part, token, life))))
+            try:
+                reply = yield from self._run(self._codec.take(part, token, life))
+            except StoreUnavailable:
+                yield from self._undo(charges, decisions, token)
+                raise
+            taken = self._codec.taken(part, reply)
             if not all(taken):
                 yield from self._undo(charges, decisions, token)
                 decisions = dict(enumerate((yield from self.peek(charges))))
