@@ -9,6 +9,7 @@ from contextlib import suppress
 import pytest
 
 from resilience import CircuitBreaker
+from resilience.boards import board as module
 from resilience.boards.board import ThreadedBoard
 from resilience.clock import SYSTEM_CLOCK
 from resilience.testing import wait_until
@@ -168,11 +169,14 @@ def test_a_forked_child_starts_threads_of_its_own(board, engine):
 def test_what_a_child_does_leaves_nothing_of_the_parent_behind(board):
     """As in a child, but here, where it is measured: the threads of before end by themselves."""
     board.after_fork()  # there is nothing yet
+    board.go_on_in_child()
+    assert threads() == []
     breaker = CircuitBreaker(1, 60.0, name="storage", shared=board)
     wait_until(lambda: board.in_touch)
     before = threads()
     closing = board._closing
     board.after_fork()
+    module._go_on_in_child()
     closing.set()
     wait_until(lambda: not any(thread.is_alive() for thread in before))
     wait_until(lambda: board.in_touch)
@@ -180,8 +184,34 @@ def test_what_a_child_does_leaves_nothing_of_the_parent_behind(board):
 
     board.close()
     board.after_fork()
+    board.go_on_in_child()
     assert threads() == []
     assert breaker.is_closed
+
+
+@forking
+def test_a_child_forked_while_a_breaker_s_lock_is_held_goes_on(board, engine):
+    breaker = CircuitBreaker(1, 60.0, name="storage", shared=board)
+    wait_until(lambda: board.in_touch)
+    held, over = threading.Event(), threading.Event()
+
+    def hold():
+        with breaker._gate.lock:
+            held.set()
+            over.wait(10.0)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait(10.0)
+
+    def work():
+        wait_until(lambda: board.in_touch)
+        trip(breaker)
+        wait_until(lambda: "storage" in engine.ledgers)
+
+    assert [in_child(work) for _ in range(10)] == [0] * 10
+    over.set()
+    holder.join()
 
 
 @forking

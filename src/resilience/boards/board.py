@@ -6,9 +6,11 @@ child starts its own.
 
 from __future__ import annotations
 
+import os
 import threading
 from functools import partial
 from typing import TYPE_CHECKING, Final, NoReturn
+from weakref import WeakSet
 
 from resilience.boards.exchange import Exchange
 from resilience.checks import number
@@ -30,6 +32,9 @@ ENDING: Final = 3.0
 """Seconds for which `close` waits for the threads: longer than an engine may take to answer."""
 
 
+_boards: WeakSet[ThreadedBoard] = WeakSet()
+
+
 class ThreadedBoard:
     """What the boards of all engines have in common.
 
@@ -47,19 +52,21 @@ class ThreadedBoard:
         self._closing = threading.Event()
         self._threads: list[threading.Thread] = []
         survive_fork(self)
+        _boards.add(self)
 
     def after_fork(self) -> None:
-        """Begin anew in a forked child, with its own lock, threads and connections."""
+        """Leave to the parent of a forked process what belongs to it: locks, threads and connections."""
         self._lock = threading.RLock()
-        if not self._threads:
-            return
         was_closed = self._closing.is_set()
         self._closing = threading.Event()
         if was_closed:
             self._closing.set()
         self._threads = []
         self._exchange.after_fork()
-        if self._exchange.is_needed and not was_closed:
+
+    def go_on_in_child(self) -> None:
+        """Start threads anew, once all that they will touch has left the parent behind."""
+        if self._exchange.is_needed and not self._closing.is_set():
             self._start()
 
     @property
@@ -136,3 +143,14 @@ class ThreadedBoard:
     def _is_listening_over(self, closing: threading.Event, contacts: int) -> bool:
         """Whether the board is closed, or the engine was out of reach and may have forgotten who listens."""
         return closing.is_set() or self._exchange.contacts != contacts
+
+
+def _go_on_in_child() -> None:
+    for board in tuple(_boards):
+        board.go_on_in_child()
+
+
+# Such calls are made in the order of their registration, so the locks of `resilience.fork` are new by then: a
+# thread that came before would wait for ever at one that some thread of the parent had held.
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
+    os.register_at_fork(after_in_child=_go_on_in_child)
