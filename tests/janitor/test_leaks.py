@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import QueuePool
 
 from resilience.events import ConnectionHeld, ConnectionLost, ConnectionReturned
+from resilience.janitor import leaks
 from resilience.janitor.leaks import LeakDetector
 from resilience.testing import FakeClock
 from tests.children import forking, in_child
@@ -194,13 +195,44 @@ def test_it_holds_on_to_a_stated_number_of_notes(clock):
     assert detector.stats().outstanding == 0
 
 
-def test_what_is_thrown_away_while_nobody_checks_is_bounded_too(clock):
-    detector = LeakDetector(30.0, clock=clock, most=3)
-    for _ in range(10):
-        detector.taken(Connection())
-        detector._out.clear()  # as if each lay at the address of the one before
+@pytest.fixture
+def lose_at(monkeypatch):
+    """Throw away a connection that a detector has noted at an address."""
 
-    assert len(detector.check()) <= 3
+    def lose_at(address, detector):
+        monkeypatch.setattr(leaks, "id", lambda _: address, raising=False)
+        detector.taken(Connection())
+
+    return lose_at
+
+
+def test_what_is_thrown_away_while_nobody_checks_is_bounded_too(lose_at):
+    detector = LeakDetector(30.0, most=3)
+    for _ in range(10):
+        lose_at(1, detector)
+
+    assert len(detector.check()) == 4  # the last one is still noted at that address
+    assert detector.check() == []
+
+
+def test_one_that_is_thrown_away_is_lost_however_many_were_after_it(clock, lose_at):
+    detector = LeakDetector(30.0, clock=clock, most=3)
+    for address in (1, *[2] * 10):
+        lose_at(address, detector)
+    clock.sleep(31.0)
+
+    assert {type(event) for event in detector.check()} == {ConnectionLost}
+    assert detector.stats().outstanding == 0
+    assert detector.check() == []
+
+
+def test_one_at_the_address_of_a_lost_one_needs_no_place_of_its_own(lose_at):
+    detector = LeakDetector(30.0, most=1)
+    lose_at(1, detector)
+    lose_at(1, detector)
+
+    assert detector.stats()[-1] == 0
+    assert len(detector.check()) == 2
 
 
 def test_a_stack_is_cut_at_its_outer_end(clock):
@@ -423,6 +455,35 @@ async def test_an_async_give_back_that_fails_leaves_it_out(detector):
         await giving
 
     assert detector.stats().outstanding == 1
+
+
+def test_one_that_is_taken_again_without_having_come_back_is_the_last_takers(detector, clock):
+    connection = Connection()
+    for pool in ("orders", "mail"):
+        detector.taken(connection, pool)
+        clock.sleep(1.0)
+
+    assert [(held.pool, held.seconds) for held in detector.outstanding()] == [("mail", 1.0)]
+
+
+async def test_one_that_a_pool_takes_back_and_gives_out_again_before_it_fails_is_the_new_owners(
+    detector, clock
+):
+    class Failing:
+        async def get_connection(self):
+            return connection
+
+        async def release(self, connection):
+            clock.sleep(31.0)
+            await self.get_connection()
+            raise ConnectionError("after it was taken back")
+
+    connection, pool = Connection(), Failing()
+    detector.watch(pool)
+    with pytest.raises(ConnectionError):
+        await pool.release(await pool.get_connection())
+
+    assert [held.seconds for held in detector.outstanding()] == [0.0]
 
 
 def test_sqlalchemy(detector, clock, postgres_server):

@@ -9,7 +9,8 @@ with the stack that led there. The rules:
   thread and no timer for each connection.
 - A note is a few frames' code and position: no locals, so it keeps nobody's data and no connection alive.
   Lines and names are worked out when there is something to tell.
-- It holds on to as many notes as there are connections out, and to a stated number at most.
+- It holds on to as many notes as there are connections out, and to a stated number at most; and to as many
+  again of those that were lost since the last check.
 - A detector cannot break a pool: it only notes what the pool has given or got back.
 
 It knows pools by how they look, and imports none: `getconn` and `putconn` (psycopg's, both kinds),
@@ -64,7 +65,7 @@ class LeakStats(NamedTuple):
 
 
 class _Note(weakref.ref[Any]):
-    """That a connection is out: a weak reference, which is itself what its callback is given."""
+    """That a connection is out: a weak reference to it, which is dead once it was thrown away."""
 
     __slots__ = ("key", "kind", "pool", "since", "stack", "told")
 
@@ -152,9 +153,7 @@ class LeakDetector:
         """Make the lock anew, and forget the connections of the parent."""
         self._lock = RLock()
         self._out: dict[int, _Note] = {}
-        # The collector may throw a connection away in the middle of anything, so that only leaves word here:
-        # `append` is atomic. The next check reads it.
-        self._thrown_away: deque[_Note] = deque(maxlen=self._most)
+        self._replaced = self._no_notes()
 
     def watch(self, pool: Any, name: str | None = None) -> Callable[[], None]:
         """Note each check-out and check-in of a pool from now on.
@@ -200,7 +199,7 @@ class LeakDetector:
         now = self._clock.now()
         # The collector may run in the middle, and in it a finaliser that gives back: hence the copy.
         with self._lock:
-            lost = self._read_thrown_away()
+            lost = self._take_lost()
             held = [
                 note
                 for note in self._out.copy().values()
@@ -305,7 +304,7 @@ class LeakDetector:
 
     def _note(self, taken: object, pool: str, connection: object) -> None:
         try:
-            note = _Note(taken, self._thrown_away.append)
+            note = _Note(taken)
         except TypeError:  # it cannot be referred to weakly; a pool must not be broken for that
             with self._lock:
                 self._counts["unnoted"] += 1
@@ -319,12 +318,19 @@ class LeakDetector:
         self._keep(note)
 
     def _keep(self, note: _Note | None) -> None:
-        if note is not None:
-            with self._lock:
-                if len(self._out) < self._most:
-                    self._out[note.key] = note
-                else:
+        if note is None:
+            return
+        with self._lock:
+            there = self._out.get(note.key)
+            if there is None:
+                if len(self._out) >= self._most:
                     self._counts["unnoted"] += 1
+                    return
+            elif there() is None:
+                self._replaced.append(there)  # what lay at this address was thrown away
+            elif there.since > note.since:
+                return  # a pool took it back, failed after that, and has given it out again
+            self._out[note.key] = note
 
     def _forget(self, taken: object) -> _Note | None:
         with self._lock:
@@ -333,13 +339,13 @@ class LeakDetector:
                 return None
             return self._out.pop(note.key, None)  # a finaliser may have been here in between
 
-    def _read_thrown_away(self) -> list[_Note]:
-        lost: list[_Note] = []
-        while self._thrown_away:
-            lost.append(note := self._thrown_away.popleft())
-            if self._out.get(note.key) is note:
-                del self._out[note.key]
-        return lost
+    def _take_lost(self) -> list[_Note]:
+        replaced, self._replaced = self._replaced, self._no_notes()
+        dead = [note for note in self._out.copy().values() if note() is None]
+        return [*replaced, *(note for note in dead if self._out.pop(note.key, None) is note)]
+
+    def _no_notes(self) -> deque[_Note]:
+        return deque(maxlen=self._most)
 
     def _tell_returned(self, note: _Note | None) -> None:
         if note is None or (seconds := self._clock.now() - note.since) <= self._threshold:
