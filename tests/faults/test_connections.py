@@ -22,7 +22,7 @@ from resilience.janitor.leaks import LeakDetector
 from resilience.janitor.periodic import AsyncPeriodic, Periodic
 from resilience.testing import FakeClock, cancel_at_every_tick
 from tests.children import forking, in_child
-from tests.janitor.postgres import Shop
+from tests.janitor.shop import Shop
 from tests.proxy import Proxy
 from tests.threads import together
 

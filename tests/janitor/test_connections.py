@@ -15,7 +15,7 @@ from resilience.janitor import connections
 from resilience.janitor.connections import AsyncConnectionReaper, ConnectionReaper
 from resilience.janitor.idle import identities
 from resilience.testing import FakeClock
-from tests.janitor.postgres import Shop
+from tests.janitor.shop import Shop
 from tests.proxy import Proxy
 
 

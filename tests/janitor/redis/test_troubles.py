@@ -18,7 +18,11 @@ from resilience.janitor.redis.troubles import unavailable
         (redis_errors.MaxConnectionsError("no"), "all connections are in use", 1.0),
         (redis_errors.ConnectionError("no"), "cannot be reached", 1.0),
         (redis_errors.MovedError("3999 127.0.0.1:6381"), "knows the Cluster", None),
-        (redis_errors.ResponseError("WRONGTYPE Operation against a key"), "choose another prefix", None),
+        (
+            redis_errors.ResponseError("Error running script: WRONGTYPE Operation against a key"),
+            "choose another prefix",
+            None,
+        ),
     ],
 )
 def test_an_error_says_what_to_do(error, words, retry_after):

@@ -34,7 +34,7 @@ def unavailable(name: str, error: Exception) -> StoreUnavailable:
             passes, help_ = may_pass, f"; {words}"
             break
     else:
-        if str(error).startswith("WRONGTYPE"):
+        if "WRONGTYPE" in str(error):  # Redis 6 puts the name of the script before it
             help_ = f"; {_WRONG_TYPE}"
     return StoreUnavailable(
         f"the sessions in {name} are unavailable: {error}{help_}",
