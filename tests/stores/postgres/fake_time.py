@@ -1,4 +1,4 @@
-"""Stores on a real server whose time is a `FakeClock`'s: our `clock_timestamp()` stands before the server's."""
+"""Stores on a real server whose time is a `FakeClock`'s: our `clock_timestamp()` stands before its own."""
 
 from __future__ import annotations
 
@@ -83,7 +83,10 @@ class FromThreads:
 
     def __getattr__(self, name):
         ask = getattr(self.store, name)
-        return lambda *arguments: asyncio.run_coroutine_threadsafe(ask(*arguments), self._loop).result(60)
+        return lambda *arguments: self.wait_for(ask(*arguments))
+
+    def wait_for(self, work):
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
 
     def end(self):
         self.close()

@@ -11,6 +11,7 @@ from resilience.stores.postgres import lines
 from resilience.stores.postgres.failures import sqlstate_of
 from resilience.stores.postgres.lines import Line
 from resilience.stores.postgres.questions import Question, Statement
+from resilience.testing import wait_until_async
 from tests.children import forking, in_child
 
 BYTEA, INT4 = 17, 23
@@ -125,8 +126,8 @@ def test_a_connection_that_broke(connection, postgres_server, line, ask):
 
 async def test_a_cancelled_question_leaves_at_once(connection, line):
     asked = asyncio.create_task(line.ask_async(SLOW, plenty))
-    while not asyncio.get_running_loop()._selector.get_map().get(connection.fileno()):
-        await asyncio.sleep(0)
+    selector = asyncio.get_running_loop()._selector
+    await wait_until_async(lambda: selector.get_map().get(connection.fileno()))
     asked.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asked

@@ -73,17 +73,17 @@ def test_a_string_that_cannot_be_read_is_not_shown():
     ],
 )
 def test_messages_name_the_server_without_a_password(database, what):
-    store = PostgresStore(database)
-    assert store.what == what
-    assert repr(store) == f"<PostgresStore on {what}>"
+    opened = PostgresStore(database)
+    assert opened.what == what
+    assert repr(opened) == f"<PostgresStore on {what}>"
 
 
 def test_the_application_is_named_unless_the_url_names_it(url):
     names = set()
     with psycopg.connect(url, autocommit=True) as connection:
         for given in (url, f"{url}&application_name=shop"):
-            with PostgresStore(given, timeout=PATIENT) as store:
-                store.peek([Charge(counter(), "ada")])
+            with PostgresStore(given, timeout=PATIENT) as opened:
+                opened.peek([Charge(counter(), "ada")])
                 rows = connection.execute(
                     "SELECT application_name FROM pg_stat_activity WHERE query LIKE 'SELECT resilience_peek%'"
                 )
@@ -94,10 +94,10 @@ def test_the_application_is_named_unless_the_url_names_it(url):
 def test_a_pool_of_the_application(url):
     with (
         psycopg_pool.ConnectionPool(url, min_size=1, max_size=1, open=True) as pool,
-        PostgresStore(pool, timeout=PATIENT) as store,
+        PostgresStore(pool, timeout=PATIENT) as opened,
     ):
-        assert store.what.startswith("postgresql://127.0.0.1:")
-        assert store.take([Charge(counter(), "ada")])[0].remaining == 5
+        assert opened.what.startswith("postgresql://127.0.0.1:")
+        assert opened.take([Charge(counter(), "ada")])[0].remaining == 5
         with pool.connection() as connection:
             # What the request does, and undoes, has no part in it.
             assert connection.execute("SELECT count(*) FROM resilience_quota").fetchone() == (1,)
@@ -106,11 +106,11 @@ def test_a_pool_of_the_application(url):
 async def test_an_async_pool_of_the_application(url):
     async with (
         psycopg_pool.AsyncConnectionPool(url, min_size=1, max_size=1, open=False) as pool,
-        AsyncPostgresStore(pool, timeout=PATIENT) as store,
+        AsyncPostgresStore(pool, timeout=PATIENT) as opened,
     ):
-        assert (await store.take([Charge(counter(), "ada")]))[0].remaining == 5
+        assert (await opened.take([Charge(counter(), "ada")]))[0].remaining == 5
 
 
 def test_without_prepared_statements(url):
-    with PostgresStore(url, timeout=PATIENT, prepare=False) as store:
-        assert store.take([Charge(counter(), "ada"), Charge(counter("9/hour"), "ada")])[1].remaining == 8
+    with PostgresStore(url, timeout=PATIENT, prepare=False) as opened:
+        assert opened.take([Charge(counter(), "ada"), Charge(counter("9/hour"), "ada")])[1].remaining == 8

@@ -50,10 +50,9 @@ def test_the_table_is_unlogged_unless_told_otherwise(empty):
     assert persistence(empty) == "u"
 
 
-def test_the_table_may_be_logged(empty):
-    with psycopg.connect(empty) as one:
-        create_schema(one, logged=True)
-        create_schema(one)
+def test_the_table_may_be_logged_and_stays_as_it_is(empty):
+    create_schema(empty, logged=True)
+    create_schema(empty)
     assert persistence(empty) == "p"
 
 
@@ -67,8 +66,7 @@ def test_the_schema_is_one_text_for_a_migration_and_may_be_run_again(empty):
 
 def test_several_may_make_it_at_once(empty):
     def make(_):
-        with psycopg.connect(empty) as one:
-            create_schema(one)
+        create_schema(empty)
 
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(make, range(8)))
@@ -131,8 +129,9 @@ def test_only_the_last_sixteen_tokens_are_kept(connection):
 
 def test_what_has_lapsed_is_removed_page_by_page_and_what_counts_stays(connection):
     connection.execute(
-        "INSERT INTO resilience_quota SELECT 'scope', int4send(i), ARRAY[CASE i % 2 WHEN 0 THEN 1 ELSE 9e18 END], ''"
-        " FROM generate_series(1, 1000) i"
+        "INSERT INTO resilience_quota "
+        "SELECT 'scope', int4send(i), ARRAY[CASE i % 2 WHEN 0 THEN 1 ELSE 9e18 END], '' "
+        "FROM generate_series(1, 1000) i"
     )
     for _ in range(400):
         call(connection, "resilience_remove_lapsed")
@@ -151,7 +150,7 @@ def test_a_row_that_somebody_holds_is_not_waited_for(url, connection):
 def test_the_arithmetic_is_taken_into_the_statement(connection):
     """A function that is called in place of being taken in would cost several times as much."""
     plan = connection.execute(
-        "EXPLAIN (VERBOSE, FORMAT TEXT) SELECT resilience_admit('gcra', state, 1, 2, 3, 4, 5) FROM resilience_quota"
+        "EXPLAIN VERBOSE SELECT resilience_admit('gcra', state, 1, 2, 3, 4, 5) FROM resilience_quota"
     ).fetchall()
     assert "resilience_admit" not in str(plan)
     assert "fixed-window" not in str(plan)

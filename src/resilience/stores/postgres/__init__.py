@@ -150,7 +150,7 @@ def _database(database: Any) -> tuple[str, Callable[[], psycopg.Connection[Any]]
         return _called(getattr(database, "conninfo", "")), None
     called = _called(database)
     told = conninfo_to_dict(database)
-    ours = {"connect_timeout": _CONNECT_TIMEOUT, "fallback_application_name": "resilience"}
+    ours: dict[str, Any] = {"connect_timeout": _CONNECT_TIMEOUT, "fallback_application_name": "resilience"}
     conninfo = make_conninfo("", **(ours | told))
     return called, partial(psycopg.Connection.connect, conninfo, autocommit=True)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from psycopg import pq
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
     from resilience._core.counting import Charge, Counter
     from resilience._core.quota import Decision
-    from resilience.stores.postgres.pools import AsyncPool, Pool
+    from resilience.stores.postgres.pools import AsyncPool, Left, Pool
     from resilience.stores.postgres.questions import Question
 
 Answer = TypeVar("Answer")
 
-_ATTEMPTS: Final = 3
-"""How often a transaction is made that lost against others."""
+_MORE_ATTEMPTS: Final = 2
+"""How often a transaction is made anew that lost against others."""
 
 
 class PostgresEngine:
@@ -74,15 +74,19 @@ class PostgresEngine:
         def left() -> float:
             return until - self._now()
 
-        for _ in range(_ATTEMPTS):
-            line = self._pool.borrow(left)
-            try:
-                result = line.ask(question, left)
-            finally:
-                self._pool.give_back(line)
+        result = self._result(question, left)
+        for _ in range(_MORE_ATTEMPTS):
             if not _is_lost_race(result) or left() <= 0:
                 break
+            result = self._result(question, left)
         return _read(question, result, self._what)
+
+    def _result(self, question: Question[Any], left: Left) -> PGresult:
+        line = self._pool.borrow(left)
+        try:
+            return line.ask(question, left)
+        finally:
+            self._pool.give_back(line)
 
 
 class AsyncPostgresEngine:
@@ -128,15 +132,19 @@ class AsyncPostgresEngine:
         def left() -> float:
             return until - self._now()
 
-        for _ in range(_ATTEMPTS):
-            line = await self._pool.borrow(left)
-            try:
-                result = await line.ask_async(question, left)
-            finally:
-                await self._pool.give_back(line)
+        result = await self._result(question, left)
+        for _ in range(_MORE_ATTEMPTS):
             if not _is_lost_race(result) or left() <= 0:
                 break
+            result = await self._result(question, left)
         return _read(question, result, self._what)
+
+    async def _result(self, question: Question[Any], left: Left) -> PGresult:
+        line = await self._pool.borrow(left)
+        try:
+            return await line.ask_async(question, left)
+        finally:
+            await self._pool.give_back(line)
 
 
 def _is_lost_race(result: PGresult) -> bool:

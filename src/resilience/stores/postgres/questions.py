@@ -97,30 +97,38 @@ class Questions:
 
     def take(self, charges: Sequence[Charge], token: bytes) -> Question[list[Decision]]:
         """Return the question of `Engine.take`."""
-        token = token[:_TOKEN]
-        if len(charges) == 1:
-            (charge,) = charges
-            figures = _figures_of(charge.counter)
-            values = (
-                figures.scope,
-                _packed_key(charge.key),
-                figures.units,
-                figures.step,
-                figures.horizon,
-                _ONE if charge.cost == 1 else _packed_cost(charge),
-                token,
-                self._patience,
-            )
-            return Question(figures.take, values, lambda result: [_decision(charge, figures, result, 0)])
+        if len(charges) > 1:
+            return self._take_all(charges, token[:_TOKEN])
+        (charge,) = charges
+        figures = _figures_of(charge.counter)
+        values = (
+            figures.scope,
+            _packed_key(charge.key),
+            figures.units,
+            figures.step,
+            figures.horizon,
+            _ONE if charge.cost == 1 else _packed_cost(charge),
+            token[:_TOKEN],
+            self._patience,
+        )
+
+        def read(result: PGresult) -> list[Decision]:
+            return [_decision(charge, figures, result, 0)]
+
+        return Question(figures.take, values, read)
+
+    def _take_all(self, charges: Sequence[Charge], token: bytes) -> Question[list[Decision]]:
         order = _order(charges)
         batch = _Batch([charges[at] for at in order])
 
         def read(result: PGresult) -> list[Decision]:
-            decisions = [
-                _decision(charge, figures, result, row)
-                for row, (charge, figures) in enumerate(zip(batch.charges, batch.figures, strict=True))
-            ]
-            return [decision for _, decision in sorted(zip(order, decisions, strict=True), key=_place)]
+            decisions = {
+                at: _decision(charge, figures, result, row)
+                for row, (at, charge, figures) in enumerate(
+                    zip(order, batch.charges, batch.figures, strict=True)
+                )
+            }
+            return [decisions[at] for at in range(len(charges))]
 
         values = (
             batch.scopes,
@@ -260,10 +268,6 @@ def _order(charges: Sequence[Charge]) -> list[int]:
     """Return the order in which rows are locked: the same for all, so that none waits for one that waits."""
     places = [(_figures_of(charge.counter).scope, _packed_key(charge.key)) for charge in charges]
     return sorted(range(len(charges)), key=places.__getitem__)
-
-
-def _place(numbered: tuple[int, Decision]) -> int:
-    return numbered[0]
 
 
 # --- values --------------------------------------------------------------------------------------

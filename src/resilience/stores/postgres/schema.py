@@ -27,6 +27,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, LiteralString
 
+import psycopg
+
 if TYPE_CHECKING:
     from psycopg import Connection
 
@@ -371,19 +373,26 @@ They may be run again, and by a newer version of this library; the counts stay.
 """
 
 
-def create_schema(connection: Connection[Any], *, logged: bool = False) -> None:
+def create_schema(database: Connection[Any] | str, *, logged: bool = False) -> None:
     """Make the table and the functions of `PostgresStore` where they are missing, in one transaction.
 
     Args:
-        connection: A connection that may create in the first schema of its `search_path`. Where it is in a
-            transaction already, that one has to be committed.
+        database: A connection string; or a connection, whose transaction is left open where it is in one.
+            Its user may create in the first schema of the `search_path`.
         logged: Whether counts survive a crash of the server, and reach its replicas. Each admission then
-            waits for the server's disk. A table that is there already stays as it is;
+            waits for the server's disk. A table that is there already stays as it is:
             `ALTER TABLE resilience_quota SET LOGGED` changes it.
+
+    Raises:
+        psycopg.Error: That failed.
 
     Several processes may do it at once. On an `AsyncConnection`, execute `SCHEMA` itself.
     """
-    with connection.transaction():
-        # What replaces a function fails if somebody else is replacing it.
-        connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('resilience_quota', 0))")
-        connection.execute(_TABLE + _FUNCTIONS if logged else SCHEMA)
+    if isinstance(database, str):
+        with psycopg.connect(database) as connection:
+            create_schema(connection, logged=logged)
+        return
+    with database.transaction():
+        # To replace a function fails while somebody else replaces it.
+        database.execute("SELECT pg_advisory_xact_lock(hashtextextended('resilience_quota', 0))")
+        database.execute(_TABLE + _FUNCTIONS if logged else SCHEMA)
