@@ -433,6 +433,7 @@ def test_the_server_bounds_each_statement_and_remembers_nothing(kind, shop, monk
         ({"idle_in_transaction": 0}, ValueError, "idle_in_transaction must be a finite number above 0"),
         ({"limit": 0}, ValueError, "limit must be at least 1"),
         ({"timeout": float("nan")}, ValueError, "timeout must be"),
+        ({"timeout": 86_401.0}, ValueError, "timeout must be a finite number .* at most 86400"),
         ({"url": "secret and no URL"}, ValueError, "url must say where the database is"),
         ({"url": 5432}, TypeError, "url must be a string, not int"),
     ],

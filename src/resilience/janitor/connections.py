@@ -58,6 +58,7 @@ T = TypeVar("T")
 _LONGEST_NAME: Final = 63  # bytes; PostgreSQL cuts names off there (NAMEDATALEN - 1)
 _LEAST_IDLE: Final = 300.0  # seconds; pools keep connections for minutes, on purpose
 _LEAST_TO_CONNECT: Final = 2  # seconds; less is more to libpq, which takes 1 for 2
+_LONGEST: Final = 86_400.0  # seconds that a sweep may take; PostgreSQL would take 24 days
 _GLANCE: Final = 0.1  # seconds between two looks at the clock, while the server does not answer
 
 
@@ -97,7 +98,7 @@ class _Reaper:
     ) -> None:
         self._url = _checked_url(url)
         self._limit = count("limit", limit, least=1)
-        self._timeout = number("timeout", timeout, above=0)
+        self._timeout = number("timeout", timeout, above=0, most=_LONGEST)
         self._bound = [f"{math.ceil(self._timeout * 1000)}ms"]
         self._dry_run = _checked_switch("dry_run", dry_run)
         self._name = name
@@ -213,8 +214,8 @@ class ConnectionReaper(_Reaper):
         dry_run: Whether to report only. Read some reports first, then say `dry_run=False`.
         keep: Beginnings of application names that are never ended, though they begin with the prefix.
         limit: Connections that one sweep ends at most: those that have been idle for longest.
-        timeout: Seconds after which a sweep gives up on the server. To connect may take as long again, 2
-            seconds at least, for each address in `url`.
+        timeout: Seconds after which a sweep gives up on the server, at most a day. To connect may take as
+            long again, 2 seconds at least, for each address in `url`.
         name: Tells it apart in events and logs.
         clock: Tells the time.
         on_reap: Called with a `ConnectionsReaped` after each sweep.
