@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 import copy
 import gc
+import sys
+import types
 import weakref
 
 import psycopg
@@ -274,6 +276,18 @@ def test_what_cannot_be_referred_to_weakly_is_counted_and_breaks_nothing(detecto
     assert pool.getconn() == 7
     pool.putconn(7)
     assert detector.stats() == (0, 0, 0, 0, 1)
+
+
+def test_a_greenlet_that_another_thread_is_importing_breaks_nothing(detector, monkeypatch):
+    monkeypatch.setitem(sys.modules, "greenlet", types.ModuleType("greenlet"))
+    pool = Pool()
+    detector.watch(pool)
+    connection = takes(pool)
+
+    (held,) = detector.outstanding()
+
+    assert innermost(held.stack, "takes")
+    assert connection
 
 
 def test_code_that_leaks_at_each_call_does_not_flood_the_log(clock, caplog):

@@ -374,8 +374,8 @@ def _stack(depth: int) -> list[tuple[CodeType, int]]:
     stack: list[tuple[CodeType, int]] = []
     here = sys._getframe(2)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - it has no other name
     _walk(here, depth, stack)
-    greenlet = sys.modules.get("greenlet")
-    if greenlet is not None and (waiting := greenlet.getcurrent().parent) is not None:
+    current = getattr(sys.modules.get("greenlet"), "getcurrent", None)  # some thread may be importing it
+    if current is not None and (waiting := current().parent) is not None:
         _walk(waiting.gr_frame, depth, stack)  # SQLAlchemy runs what it awaits in a greenlet
     return stack
 
