@@ -8,6 +8,8 @@ from typing import Any, assert_type
 from resilience.events import MemoryAlert, SweepFinished
 from resilience.janitor import AsyncSessionJanitor, JanitorStats, MemoryWatch, SessionJanitor, SocketRegistry
 from resilience.janitor.memory import Reading
+from resilience.janitor.postgres import AsyncPostgresSessions, Bloat, PostgresSessions
+from resilience.janitor.redis import AsyncRedisSessions, RedisSessions
 from resilience.janitor.sessions import AsyncSessionStore, Session, SessionStore
 from resilience.janitor.sqlite import AsyncSQLiteSessionStore, SQLiteSessionStore
 from resilience.janitor.traces import Growth
@@ -16,6 +18,16 @@ store = SQLiteSessionStore("sessions.db", idle_timeout=1800.0)
 async_store = AsyncSQLiteSessionStore("sessions.db")
 a_session_store: SessionStore = store
 an_async_session_store: AsyncSessionStore = async_store
+postgres, async_postgres = (
+    PostgresSessions("postgresql://db/shop"),
+    AsyncPostgresSessions("postgresql://db/shop"),
+)
+redis, async_redis = RedisSessions("redis://cache"), AsyncRedisSessions("redis://cache")
+session_stores: list[SessionStore] = [store, postgres, redis]
+async_session_stores: list[AsyncSessionStore] = [async_store, async_postgres, async_redis]
+assert_type(postgres.bloat(), Bloat)
+assert_type(postgres.renew("token"), Session | None)
+assert_type(redis.renew("token"), Session | None)
 sockets = SocketRegistry()
 memory = MemoryWatch()
 
