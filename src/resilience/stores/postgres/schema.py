@@ -18,9 +18,9 @@ The arithmetic of the algorithms stands here once more, in SQL, and decides alik
       instants that are out of its reach to within one horizon: nobody waits for the old time to come again.
       A unit never counts for less than its time by that, as none was taken later than now.
     - The last tokens stand in the row, so that a request whose reply was lost can be made once more.
-    - Only the primary key is indexed, so an update stays on its page (HOT).
-    - What has lapsed is removed by newcomers: one in eight looks through one page, drawn by chance. So about
-      a quarter of the rows may be lapsed, and no index on the lapse has to be kept.
+    - Only the primary key is indexed, and pages keep some room, so updates stay on their page (HOT).
+    - What has lapsed is removed by newcomers: one in eight looks through one page, drawn by chance. So up to
+      a third of the rows may be lapsed, and no index on the lapse has to be kept.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CREATE TABLE IF NOT EXISTS resilience_quota (
     state bigint[] NOT NULL, -- nanoseconds and units; nothing counts from state[1] on
     tokens bytea NOT NULL,   -- of the last requests that changed it, eight bytes each
     PRIMARY KEY (scope, key)
-) WITH (fillfactor = 70);
+) WITH (fillfactor = 85);
 """
 
 _ARITHMETIC: Final[LiteralString] = """
