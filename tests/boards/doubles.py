@@ -21,6 +21,7 @@ class MemoryEngine:
         self.listeners = []
         self.error = None
         self.asked = []
+        self.tried = []
         self.is_closed = False
         self.forks = 0
         self.listening = threading.Event()
@@ -56,6 +57,7 @@ class MemoryEngine:
         self.is_closed = True
 
     def ask(self, what, about):
+        self.tried.append(what)
         if self.error is not None:
             raise self.error
         self.asked.append((what, about))

@@ -83,12 +83,13 @@ def test_one_who_listens_begins_anew_after_an_outage(board, engine):
     assert breaker.state == "closed"
 
 
-def test_a_channel_that_fails_is_tried_again(board, engine, monkeypatch):
+def test_a_channel_that_fails_is_tried_again(board, engine, monkeypatch, caplog):
     failed = threading.Event()
     listen = engine.listen
 
     def fail_once(heard, is_over):
         if not failed.is_set():
+            wait_until(lambda: board.in_touch)
             failed.set()
             raise PermissionError("no right to listen")
         listen(heard, is_over)
@@ -98,6 +99,17 @@ def test_a_channel_that_fails_is_tried_again(board, engine, monkeypatch):
 
     wait_until(engine.listening.is_set)
     assert failed.is_set()
+    assert breaker.is_closed
+    assert "news come by the refresh only: PermissionError: no right to listen" in caplog.text
+
+
+def test_of_an_engine_out_of_reach_only_one_of_the_threads_speaks(board, engine, caplog):
+    engine.error = OSError("no route")
+    breaker = CircuitBreaker(1, 60.0, name="storage", shared=board)
+    wait_until(lambda: engine.tried.count("listen") > 2 and engine.tried.count("read") > 2)
+
+    assert len(caplog.records) == 1
+    assert "its breakers go on alone" in caplog.text
     assert breaker.is_closed
 
 
@@ -140,7 +152,7 @@ def test_it_cannot_be_pickled(board):
         pickle.dumps(board)
 
 
-@pytest.mark.parametrize("refresh", [0, -1.0, float("nan"), True, "1"])
+@pytest.mark.parametrize("refresh", [0, -1.0, float("nan"), 3601.0, True, "1"])
 def test_a_refresh_that_makes_no_sense_is_refused(engine, refresh):
     with pytest.raises((TypeError, ValueError), match="refresh must be a"):
         ThreadedBoard(engine, refresh)

@@ -230,10 +230,10 @@ def test_an_engine_that_fails_is_no_error_and_one_line_in_the_log(team, caplog):
     assert first.is_let_through()
     assert team.states() == ["closed", "closed"]
 
-    assert first.exchange.contacts == 1
+    assert first.exchange.recoveries == 0
     first.engine.error = None
     team.pass_(1.0)
-    assert first.exchange.contacts == 2
+    assert first.exchange.recoveries == 1
     assert "answers again" in caplog.text
 
 

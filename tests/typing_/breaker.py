@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from typing import assert_type
 
+from resilience.boards import Board
+from resilience.boards.postgres import PostgresBoard
+from resilience.boards.redis import RedisBoard
 from resilience.breaker import CircuitBreaker
 
 breaker = CircuitBreaker(5, 60.0, name="storage")
@@ -56,7 +59,14 @@ async def asynchronous() -> None:
         await plain_async("a")
 
 
+def shared(on_redis: RedisBoard, on_postgres: PostgresBoard) -> None:
+    boards: tuple[Board, ...] = (on_redis, on_postgres)
+    for board in boards:
+        assert_type(CircuitBreaker(name="storage", shared=board, quorum=2), CircuitBreaker)
+
+
 def refused() -> None:
     get(1)  # type: ignore[arg-type]
     breaker.execute(plain, 1)  # type: ignore[arg-type]
+    CircuitBreaker(name="storage", shared="redis://localhost")  # type: ignore[arg-type]
     CircuitBreaker(reset_timeout=5.0)  # type: ignore[call-arg]

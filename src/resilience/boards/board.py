@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NoReturn
 from weakref import WeakSet
 
+from resilience._core.ledger import KEPT
 from resilience.boards.exchange import Exchange
 from resilience.checks import number
 from resilience.clock import SYSTEM_CLOCK
@@ -40,13 +41,13 @@ class ThreadedBoard:
 
     Args:
         engine: Where the ledgers are.
-        refresh: Seconds from one reading of all ledgers to the next, above 0.
+        refresh: Seconds from one reading of all ledgers to the next, above 0, an hour at most.
 
     Threads may share it.
     """
 
     def __init__(self, engine: Engine, refresh: float) -> None:
-        self._refresh = number("refresh", refresh, above=0)
+        self._refresh = number("refresh", refresh, above=0, most=KEPT)
         self._engine = engine
         self._exchange = Exchange(engine, self._refresh)
         self._closing = threading.Event()
@@ -127,22 +128,23 @@ class ThreadedBoard:
         try:
             self._exchange.leave()
         except Exception as error:  # noqa: BLE001 - at the end there is nothing left to do but say so
-            self._exchange.log(error)
+            self._exchange.log(error, "the places that it had leased come back by and by")
 
     def _listen(self) -> None:
         """Listen, and begin anew where that fails or the engine has been out of reach."""
         closing = self._closing
         while not closing.is_set():
-            is_over = partial(self._is_listening_over, closing, self._exchange.contacts)
+            is_over = partial(self._is_listening_over, closing, self._exchange.recoveries)
             try:
                 self._engine.listen(self._exchange.hear, is_over)
             except Exception as error:  # noqa: BLE001 - news are then read by the refresh, and the thread lives
-                self._exchange.log(error)
                 SYSTEM_CLOCK.wait(closing, self._refresh)
+                if self._exchange.in_touch:  # otherwise the other thread has said that nothing works
+                    self._exchange.log(error, "news come by the refresh only")
 
-    def _is_listening_over(self, closing: threading.Event, contacts: int) -> bool:
+    def _is_listening_over(self, closing: threading.Event, recoveries: int) -> bool:
         """Whether the board is closed, or the engine was out of reach and may have forgotten who listens."""
-        return closing.is_set() or self._exchange.contacts != contacts
+        return closing.is_set() or self._exchange.recoveries != recoveries
 
 
 def _go_on_in_child() -> None:

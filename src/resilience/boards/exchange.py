@@ -116,8 +116,9 @@ class Exchange:
         self._now = clock.now
         self._members: dict[str, list[ref[Member]]] = {}
         self._log = OutageLog(engine.what, clock)
-        self.contacts = 0
-        """How many times the engine was found in reach after it had not been."""
+        self._has_failed = False
+        self.recoveries = 0
+        """How many times the engine was found in reach after it had failed."""
         self.after_fork()
 
     def after_fork(self) -> None:
@@ -173,11 +174,11 @@ class Exchange:
             if was_in_touch:
                 self._report(member)
 
-    def log(self, error: Exception, *, alone: str = "its breakers go on alone") -> None:
+    def log(self, error: Exception, what_follows: str, *, out_of_reach: bool = False) -> None:
         """Say in the log what is wrong, once in a while."""
         said = " ".join(str(error).split())
-        text = f"the board on {self._engine.what} failed, {alone}: {type(error).__name__}: {said}"
-        self._log.failed(RuntimeError(text), out_of_reach=True)
+        text = f"the board on {self._engine.what} failed, {what_follows}: {type(error).__name__}: {said}"
+        self._log.failed(RuntimeError(text), out_of_reach=out_of_reach)
 
     # --- the thread's own ------------------------------------------------------------------------
 
@@ -224,7 +225,8 @@ class Exchange:
             self._read(labels[start : start + BATCH])
         if not self.in_touch:
             self.in_touch = True
-            self.contacts += 1
+            self.recoveries += self._has_failed
+            self._has_failed = False
             self._log.answered()
 
     def _read(self, labels: Sequence[str]) -> None:
@@ -241,7 +243,7 @@ class Exchange:
             news = news_in(text, engine_now)
         except GarbledError as error:
             self._part(member)
-            self.log(error, alone=f"the breaker {member.label!r} goes on alone")
+            self.log(error, f"the breaker {member.label!r} goes on alone")
             return
         core, gate = member.core, member.gate()
         if core.is_settled(news) or gate is None:
@@ -265,7 +267,7 @@ class Exchange:
             due_in = self._report(member)
         except GarbledError as error:
             self._part(member)
-            self.log(error, alone=f"the breaker {member.label!r} goes on alone")
+            self.log(error, f"the breaker {member.label!r} goes on alone")
             return
         if due_in < inf:
             self._dues[member] = self._now() + due_in
@@ -297,8 +299,8 @@ class Exchange:
                 member.core.lose_touch()
 
     def _lose_touch(self, error: Exception) -> None:
-        self.in_touch = False
+        self.in_touch, self._has_failed = False, True
         self._dues.clear()
         for member in self._all_members():
             self._part(member)
-        self.log(error)
+        self.log(error, "its breakers go on alone", out_of_reach=True)

@@ -111,7 +111,7 @@ class PostgresBoard(ThreadedBoard):
     Args:
         conninfo: Where the table is, as a URL or as keywords and values.
         prefix: What the names of rows begin with. Breakers know each other by it.
-        refresh: Seconds within which news arrive even if a notification is lost, above 0.
+        refresh: Seconds within which news arrive even if a notification is lost, above 0, an hour at most.
 
     Raises:
         TypeError, ValueError: An argument is of the wrong type, or out of its range.

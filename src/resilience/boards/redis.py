@@ -52,7 +52,7 @@ class RedisBoard(ThreadedBoard):
     Args:
         server: A URL such as `"redis://localhost:6379/0"`, or a `redis.Redis` client, with its own timeouts.
         prefix: What the names of keys and of the channel begin with. Breakers know each other by it.
-        refresh: Seconds within which news arrive even if the channel loses them, above 0.
+        refresh: Seconds within which news arrive even if the channel loses them, above 0, an hour at most.
 
     Raises:
         TypeError, ValueError: An argument is of the wrong type, or out of its range.
