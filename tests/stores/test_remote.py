@@ -5,7 +5,9 @@ import copy
 import gc
 import inspect
 import logging
+import os
 import pickle
+import random
 import threading
 from contextlib import suppress
 
@@ -151,6 +153,13 @@ def test_each_question_has_a_token_of_its_own_and_the_whole_time(remote, server,
     assert len(set(server.tokens)) == 2
     assert {len(token) for token in server.tokens} == {16}
     assert all(seconds == pytest.approx(0.05) for _, _, seconds in server.asked)
+
+
+def test_a_token_does_not_depend_on_the_seed_that_a_program_chose(remote, server, one):
+    for name in ("ada", "bob"):
+        random.seed(1)
+        remote.take([Charge(one, name)])
+    assert len({token[:8] for token in server.tokens}) == 2  # PostgreSQL keeps no more than these
 
 
 def test_a_deadline_shortens_all_but_tidying_up(remote, server, clock, one):  # noqa: F811
@@ -384,6 +393,22 @@ def test_a_child_can_ask_where_a_thread_of_its_parent_held_the_lock(server, one)
     finally:
         done.set()
         holder.join()
+
+
+@forking
+def test_a_child_makes_other_tokens_than_its_parent(server, one):
+    remote = Remote(ScriptedEngine(server), WHAT)
+    read, write = os.pipe()
+
+    def work():
+        remote.take([Charge(one, "ada")])
+        os.write(write, server.tokens[0])
+
+    assert in_child(work) == 0
+    remote.take([Charge(one, "ada")])
+    assert os.read(read, 16) != server.tokens[0]
+    os.close(read)
+    os.close(write)
 
 
 def unavailable_in_garbage():
