@@ -49,6 +49,7 @@ EXTRAS = {
     "resilience.janitor.connections": {"psycopg"},
     "resilience.janitor.postgres": {"psycopg"},
     "resilience.janitor.redis": {"redis"},
+    "resilience.stores.postgres": {"psycopg"},
     "resilience.stores.redis": {"redis"},
 }
 """Modules that a caller has to ask for, and what is inside them; and the packages which they need."""
