@@ -348,6 +348,7 @@ class AsyncRateLimiter(Limiter):
         """
         patience = self._patience(timeout)
         place = canonical(key)
+        await heed_cancellation()
         decision = await self._decide(place, cost)
         if decision:
             return decision
@@ -437,7 +438,6 @@ class AsyncRateLimiter(Limiter):
         return self._stats(await self.store.holding(self._counters, limit), limit, hashed)
 
     async def _decide(self, place: str | bytes, cost: int) -> Decision:
-        await heed_cancellation()
         return merged(await self._take(self.charges(place, cost)))
 
     async def _take(self, charges: list[Charge]) -> Sequence[Decision]:
