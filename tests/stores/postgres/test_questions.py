@@ -59,6 +59,17 @@ def test_several_are_answered_in_the_order_they_were_asked(ask, made):
     assert ask(made.peek(charges))[0].remaining == decisions[0].remaining
 
 
+def test_rows_are_locked_in_one_order_whatever_the_order_asked(made):
+    charges = [Charge(each, key) for each in COUNTERS for key in ("z", b"a")]
+    counters = [each for each in COUNTERS for _ in range(2)]
+    back = charges[::-1]
+    assert made.take(charges, bytes(16)).values == made.take(back, bytes(16)).values
+    receipts = [number + 1 for number in range(len(charges))]
+    there = made.refund(charges, receipts, bytes(16))
+    assert there.values == made.refund(back, receipts[::-1], bytes(16)).values
+    assert made.reset(counters, "z").values == made.reset(counters[::-1], "z").values
+
+
 def test_keys_of_both_kinds_are_held_and_forgotten(ask, made):
     each = COUNTERS[0]
     for key in ("ada", b"ada"):
