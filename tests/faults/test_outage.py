@@ -252,8 +252,11 @@ def test_fault_48_what_was_taken_in_an_outage_is_not_given_back_to_the_store(new
         until_back(store, by_policy["open"])
         for policy in ("open", "local"):
             assert by_policy[policy].try_acquire("ada").remaining == 5
-        for charge in charges:
-            charge.refund()
+        with redis.Redis.from_url(server.url) as client:
+            before = client.info("commandstats")
+            for charge in charges:
+                charge.refund()
+            assert client.info("commandstats")["cmdstat_evalsha"] == before["cmdstat_evalsha"]
         for policy in ("open", "local"):
             assert by_policy[policy].peek("ada").remaining == 5
 
