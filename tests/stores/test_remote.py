@@ -504,11 +504,24 @@ async def test_a_cancelled_reset_is_made(awaited, server, one, ticks):
 
 
 async def test_what_cannot_be_tidied_up_is_logged(awaited, server, one, caplog):
-    server.always = "unsent"
+    server.always = RuntimeError("a defect")
     assert await cancel_after(1, awaited.take([Charge(one, "ada")]))
     await awaited.close()
     assert "could not be tidied up" in caplog.messages[-1]
     assert caplog.records[-1].levelno == logging.ERROR
+
+
+async def test_in_an_outage_a_thousand_cancelled_calls_are_one_line(awaited, server, one, caplog):
+    server.always = "unsent"
+    calls = [asyncio.create_task(awaited.take([Charge(one, "ada")])) for _ in range(1000)]
+    await asyncio.sleep(0)
+    for call in calls:
+        call.cancel()
+    await asyncio.wait(calls)
+    assert all(call.cancelled() for call in calls)
+    await awaited.close()
+    (line,) = caplog.messages
+    assert "unavailable" in line
 
 
 async def test_a_cancelled_peek_leaves_nothing_to_do(awaited, server, one):

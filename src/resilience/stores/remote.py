@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from resilience.clock import SYSTEM_CLOCK
 from resilience.fork import survive_fork
+from resilience.stores import StoreUnavailable
 from resilience.stores.engine import AsyncEngine, Engine, Lost, Unable
 from resilience.stores.guard import Guard
 
@@ -350,6 +351,8 @@ async def _logged(work: Coroutine[Any, Any, None]) -> None:
     """Await `work`, whose failure nobody is there for any more."""
     try:
         await work
+    except StoreUnavailable:
+        pass  # the log of the outage was told, which has a line a minute; there may be a thousand of these
     except Exception:
         import logging  # noqa: PLC0415 - loaded only when something went wrong
 
