@@ -41,6 +41,11 @@ def test_waits_for_a_reply_that_is_not_whole(reply, data):
     assert parsed(whole[: data.draw(st.integers(0, len(whole) - 1))]) is None
 
 
+def test_waits_for_one_that_is_cut_anywhere():
+    whole = sent([b"ada", None, 6, ErrorReply("ERR no"), [b""]])
+    assert all(parsed(whole[:cut]) is None for cut in range(len(whole)))
+
+
 @given(st.binary(max_size=30))
 def test_is_never_upset_by_what_comes(data):
     try:
