@@ -251,7 +251,7 @@ class AsyncRemote(_OnServer):
     async def close(self) -> None:
         """Let go of the connections, once cancelled calls are tidied up. Closing it again does nothing."""
         loop = asyncio.get_running_loop()
-        await asyncio.gather(*[task for task in tuple(self._afterwards) if task.get_loop() is loop])
+        await asyncio.gather(*[task for task in list(self._afterwards) if task.get_loop() is loop])
         await self._engine.close()
 
     async def __aenter__(self) -> Self:

@@ -27,7 +27,10 @@ class Redirection(NamedTuple):
 
 
 class Nodes:
-    """What is known of a Cluster; threads may share it, since each change is one operation on a dict."""
+    """What is known of a Cluster.
+
+    Threads may share it: each change is one operation on a dict, and so is to make a `list` of it.
+    """
 
     def __init__(self) -> None:
         self.clustered = False
@@ -79,8 +82,8 @@ class Nodes:
         if not self.clustered:
             return
         self._others.pop(address, None)  # type: ignore[arg-type]  # None is not among them
-        for number, holder in tuple(self._holders.items()):
+        for number, holder in list(self._holders.items()):
             if holder == address:
                 self._holders.pop(number, None)
         if address == self._first:
-            self._first = next(iter(self._others), None)
+            self._first = next(iter(list(self._others)), None)

@@ -247,7 +247,7 @@ class AsyncRedisEngine:
     async def close(self) -> None:
         """Let go of the connections of the loop that is running."""
         loop = asyncio.get_running_loop()
-        for place in tuple(self._links):
+        for place in list(self._links):
             if place[0] is loop and (link := self._links.pop(place, None)):
                 link.close("the store was closed")
         await asyncio.sleep(0)  # a transport says good-bye in the loop's next turn
@@ -333,7 +333,7 @@ class AsyncRedisEngine:
 
     def _keep(self, loop: asyncio.AbstractEventLoop, address: Address | None, link: Link) -> None:
         """Have the tasks of the loop use a link, and forget those of loops that were closed."""
-        for place in tuple(self._links):
+        for place in list(self._links):
             if place[0].is_closed():
                 self._links.pop(place, None)
         self._links[loop, address] = link

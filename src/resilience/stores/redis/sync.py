@@ -144,7 +144,7 @@ class RedisEngine:
 
     def close(self) -> None:
         """Let go of the connections that are idle; those in use are closed by whoever uses them."""
-        for address in tuple(self._idle):
+        for address in list(self._idle):
             self._drop_idle(address)
 
     def _held(
