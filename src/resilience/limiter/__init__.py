@@ -2,6 +2,8 @@
 
 - `limiter` has what users call, and `base` what the sync and the async one have in common.
 - `reservation` has units that can be given back; `together` asks several limiters, all or nothing.
+- `outage` decides while a store is away, and `share` takes units of hot keys in batches; `source` puts both
+  before the store.
 - Where they count is `resilience.stores`; how they decide is `resilience._core`.
 """
 
