@@ -37,7 +37,7 @@ def client(redis_server):
 
 @pytest.fixture
 def engine(client, prefix):
-    return _Redis(client, prefix)
+    return _Redis(client, prefix, closes=False)
 
 
 def test_they_open_are_tested_and_close_together(new_board):
@@ -56,6 +56,15 @@ def test_a_quorum_opens_for_all(new_board):
 def test_a_client_of_ones_own(redis_server, prefix, decodes):
     with redis.Redis.from_url(redis_server.url, decode_responses=decodes) as client:
         real.the_whole_way_round(lambda: RedisBoard(client, prefix=prefix))
+
+
+def test_a_client_of_ones_own_is_left_open(redis_server):
+    with redis.Redis.from_url(redis_server.url) as client:
+        in_use = client.connection_pool.get_connection()
+        RedisBoard(client).close()
+
+        assert in_use._sock is not None
+        client.connection_pool.release(in_use)
 
 
 def test_data_that_is_lost_is_told_again(new_board, client, prefix):
@@ -86,7 +95,7 @@ def test_of_two_that_write_at_once_the_second_begins_anew(engine, client, monkey
 
     def let_another_in(text, report, now):
         for other in meanwhile:
-            _Redis(client, engine._prefix).take("storage", other)
+            _Redis(client, engine._prefix, closes=False).take("storage", other)
         return taken(text, report, now)
 
     monkeypatch.setattr(module, "taken", let_another_in)

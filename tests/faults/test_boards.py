@@ -196,7 +196,7 @@ def test_fault_37_nodes_whose_clocks_differ_open_for_as_long(redis_server):
     name = f"clocks {next(names)}"
     with redis.Redis.from_url(redis_server.url) as client:
         clocks = [FakeClock(start=start) for start in (0.0, 5.0, 1e9)]
-        exchanges = [Exchange(_Redis(client, "faults:"), 1.0, clock) for clock in clocks]
+        exchanges = [Exchange(_Redis(client, "faults:", closes=False), 1.0, clock) for clock in clocks]
         breakers = [
             CircuitBreaker(1, 60.0, name=name, shared=exchange, clock=clock, recovery_jitter=0.0)
             for exchange, clock in zip(exchanges, clocks, strict=True)

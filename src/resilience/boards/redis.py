@@ -50,7 +50,8 @@ class RedisBoard(ThreadedBoard):
     first breaker joins, from its own two threads.
 
     Args:
-        server: A URL such as `"redis://localhost:6379/0"`, or a `redis.Redis` client, with its own timeouts.
+        server: A URL such as `"redis://localhost:6379/0"`, or a `redis.Redis` client, with its own timeouts,
+            which is left open.
         prefix: What the names of keys and of the channel begin with. Breakers know each other by it.
         refresh: Seconds within which news arrive even if the channel loses them, above 0, an hour at most.
 
@@ -76,16 +77,17 @@ class RedisBoard(ThreadedBoard):
             raise TypeError(
                 f"server={server!r} must be a URL or a redis.Redis client; a board needs no async one"
             )
-        super().__init__(_Redis(client, prefix), refresh)
+        super().__init__(_Redis(client, prefix, closes=client is not server), refresh)
 
 
 class _Redis:
     """The engine."""
 
-    def __init__(self, client: redis.Redis, prefix: str) -> None:
+    def __init__(self, client: redis.Redis, prefix: str, *, closes: bool) -> None:
         # Untyped, since its methods have types for callers who await them too.
         self._client = cast("Any", client)
         self._prefix = prefix
+        self._closes = closes  # a client of somebody else's goes on serving its owner
         self._channel = f"{prefix}changes"
         known: dict[str, Any] = self._client.get_connection_kwargs()
         self.what = f"Redis at {known.get('path') or known.get('host', 'the usual place')}"
@@ -133,7 +135,8 @@ class _Redis:
                     heard(_text(message["data"]))
 
     def close(self) -> None:
-        self._client.close()
+        if self._closes:
+            self._client.close()
 
 
 def _text(value: bytes | str) -> str:
