@@ -342,6 +342,30 @@ def test_who_leaves_gives_back_the_places_that_wait(team):
     first.exchange.leave()
 
 
+def test_who_leaves_parts_with_all_breakers_even_if_the_engine_fails(team):
+    first = team.all[0]
+    first.trip()
+    other = first.another(name="other")
+    team.step()
+    team.pass_(60.0)
+    first.engine.error = OSError("gone")
+
+    with pytest.raises(OSError, match="gone"):
+        first.exchange.leave()
+
+    assert [each._gate.core.in_touch for each in (first.breaker, other)] == [False, False]
+
+
+def test_a_note_that_an_interrupt_left_unwritten_is_made_up_for(team):
+    first, second = team.all
+    first.breaker._gate.wake.__self__._is_noted = True
+    first.trip()
+    team.step()
+    team.pass_(1.0)
+
+    assert second.breaker.state == "open"
+
+
 def test_a_forked_child_is_somebody_else_and_holds_no_place(team):
     first = team.all[0]
     first.trip()

@@ -94,9 +94,11 @@ class ThreadedBoard:
 
         Closing it again does nothing.
         """
-        self._closing.set()
+        with self._lock:
+            self._closing.set()
+            threads = tuple(self._threads)
         self._exchange.hear(None)
-        for thread in self._threads:
+        for thread in threads:
             if thread is not threading.current_thread():
                 thread.join(ENDING)
         self._engine.close()

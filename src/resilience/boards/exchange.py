@@ -169,9 +169,11 @@ class Exchange:
     def leave(self) -> None:
         """Have the breakers go on alone, and give back the places that wait for callers."""
         was_in_touch, self.in_touch = self.in_touch, False
-        for member in self._all_members():
+        members = self._all_members()
+        for member in members:
             self._part(member)
-            if was_in_touch:
+        if was_in_touch:
+            for member in members:
                 self._report(member)
 
     def log(self, error: Exception, what_follows: str, *, out_of_reach: bool = False) -> None:
@@ -256,7 +258,7 @@ class Exchange:
         gate.tell(change)
         if reminder is not None:
             self._engine.take(member.label, reminder)
-        member.wake()
+        self._inbox.put(member)  # in any case: an interrupt may have cut a caller off from its note
 
     def _look_at(self, member: Member) -> None:
         """Report what there is to report, and note when to look again."""
