@@ -7,6 +7,7 @@ import psycopg_pool
 import pytest
 
 from resilience._core.counting import Charge
+from resilience.stores import StoreUnavailable
 from resilience.stores.postgres import AsyncPostgresStore, PostgresStore
 from tests.stores.conformance import StoreConformance, clock, counter, six, store  # noqa: F401 - fixtures
 from tests.stores.postgres.fake_time import PATIENT, async_store, sync_store
@@ -114,3 +115,25 @@ async def test_an_async_pool_of_the_application(url):
 def test_without_prepared_statements(url):
     with PostgresStore(url, timeout=PATIENT, prepare=False) as opened:
         assert opened.take([Charge(counter(), "ada"), Charge(counter("9/hour"), "ada")])[1].remaining == 8
+
+
+def test_a_check_leaves_nothing_behind(url):
+    with PostgresStore(url, timeout=PATIENT) as opened:
+        opened.check()
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT count(*) FROM resilience_quota").fetchone() == (0,)
+
+
+async def test_an_awaited_check_leaves_nothing_behind(url):
+    async with AsyncPostgresStore(url, timeout=PATIENT) as opened:
+        await opened.check()
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT count(*) FROM resilience_quota").fetchone() == (0,)
+
+
+def test_a_check_shows_that_the_schema_is_missing(postgres_server):
+    with (
+        PostgresStore(f"{postgres_server.url}?options=-csearch_path%3Dnowhere", timeout=PATIENT) as opened,
+        pytest.raises(StoreUnavailable, match="create_schema"),
+    ):
+        opened.check()

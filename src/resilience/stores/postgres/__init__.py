@@ -17,8 +17,13 @@ try:
     import psycopg
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
 except ImportError as error:  # pragma: no cover - the tests have it
-    raise ImportError("PostgresStore needs psycopg 3: install resilience-py[postgres]") from error
+    raise ImportError(
+        f"resilience.stores.postgres needs psycopg 3 and libpq ({error}): "
+        "pip install 'resilience-py[postgres]' 'psycopg[binary]'"
+    ) from error
 
+from resilience._core.counting import Charge
+from resilience._core.quota import Quota, counter_of
 from resilience.checks import count, number
 from resilience.clock import SYSTEM_CLOCK
 from resilience.stores.postgres.engines import AsyncPostgresEngine, PostgresEngine
@@ -36,6 +41,9 @@ __all__ = ["SCHEMA", "AsyncPostgresStore", "PostgresStore", "create_schema"]
 
 _CONNECT_TIMEOUT: Final = 5
 """Seconds after which making a connection is given up, unless the URL tells; no call waits so long."""
+
+_CHECK: Final = Charge(counter_of("check", Quota(1_000_000, per=1.0, algorithm="gcra")), "check")
+"""What `check` counts: more than anybody could use up."""
 
 _PATIENCE: Final = 0.8
 """The part of the timeout for which the server may wait for a lock: its answer must still arrive in time."""
@@ -96,6 +104,16 @@ class PostgresStore(Remote):
             clock=clock,
         )
 
+    def check(self) -> None:
+        """Ask all that a limiter ever asks, so that a missing schema or right shows now.
+
+        Raises:
+            StoreUnavailable: The server is out of reach, or refuses a question; it says what to do.
+        """
+        self.take([_CHECK])
+        self.holding([_CHECK.counter], 1)
+        self.reset([_CHECK.counter], _CHECK.key)
+
 
 class AsyncPostgresStore(AsyncRemote):
     """Counts in PostgreSQL, for tasks of any number of event loops.
@@ -133,6 +151,16 @@ class AsyncPostgresStore(AsyncRemote):
             breaker=breaker,
             clock=clock,
         )
+
+    async def check(self) -> None:
+        """Ask all that a limiter ever asks, so that a missing schema or right shows now.
+
+        Raises:
+            StoreUnavailable: The server is out of reach, or refuses a question; it says what to do.
+        """
+        await self.take([_CHECK])
+        await self.holding([_CHECK.counter], 1)
+        await self.reset([_CHECK.counter], _CHECK.key)
 
 
 def _database(database: Any) -> tuple[str, Callable[[], psycopg.Connection[Any]] | None]:
