@@ -6,6 +6,7 @@ import contextlib
 import doctest
 import json
 import sys
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st

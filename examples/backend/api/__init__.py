@@ -1,1 +1,1 @@
-"""The HTTP interface, whatever framework speaks it: a table of routes, each a coroutine from request to reply."""
+"""The HTTP interface, the same for every framework: a table of routes, each from a request to a reply."""
