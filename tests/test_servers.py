@@ -13,9 +13,10 @@ import psycopg
 import pytest
 import redis
 
+from examples.backend.fakes import servers as common
+from examples.backend.fakes.guardian import children_of
 from resilience.testing import wait_until
 from tests import servers
-from tests.guardian import children_of
 
 ROOT = Path(__file__).parent.parent
 
@@ -120,7 +121,7 @@ def test_a_port_that_somebody_has_taken_meanwhile_is_given_up(
 ):
     ports = [redis_server.port, servers.free_port(), postgres_server.port, servers.free_port()]
     expected = ports[1::2]
-    monkeypatch.setattr(servers, "free_port", lambda: ports.pop(0))
+    monkeypatch.setattr(common, "free_port", lambda: ports.pop(0))
     assert [new_redis_server().port, new_postgres_server().port] == expected
 
 
@@ -164,7 +165,7 @@ def test_servers_end_with_a_test_process_that_is_killed(redis_kind, postgres_kin
 
 
 WITHOUT_A_SYSTEM = """
-from tests import servers
+from examples.backend.fakes import servers
 print(servers.redis_program(), servers.postgres_programs(), sep="\\n")
 """
 

@@ -1,9 +1,9 @@
-"""Ends the servers of a test process that cannot end them itself any more, and removes its folders.
+"""Ends the servers of a process that cannot end them itself any more, and removes its folders.
 
     python -I -S guardian.py
 
 It reads on its standard input what to guard: `folder PATH`, `mounted PATH`, `started PID`, `ended PID`. At
-the end of the input, which comes also when the test process is killed, what still runs is killed with its
+the end of the input, which comes also when that process is killed, what still runs is killed with its
 children, what is mounted is unmounted, and what is left of the folders is removed.
 """
 
@@ -20,7 +20,7 @@ from pathlib import Path
 def main() -> None:
     """Follow what is started and ended, then end the rest."""
     for caught in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(caught, signal.SIG_IGN)  # only the end of the test process ends this one
+        signal.signal(caught, signal.SIG_IGN)  # only the end of that process ends this one
     folders: set[str] = set()
     mounted: set[str] = set()
     running: set[int] = set()
@@ -37,9 +37,9 @@ def main() -> None:
     for pid in running:
         send(pid, signal.SIGKILL)
     for folder in filter(os.path.ismount, mounted):
-        import subprocess  # loaded only where it is needed: most test processes mount nothing
+        import subprocess  # noqa: PLC0415 - loaded only where it is needed: most mount nothing
 
-        subprocess.call(["umount", "--lazy", folder])
+        subprocess.call(["umount", "--lazy", folder])  # noqa: S603, S607 - the system's, wherever it is
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -62,9 +62,10 @@ def children_of(pid: int) -> list[int]:
     listed = Path(f"/proc/{pid}/task/{pid}/children")
     if Path("/proc/self").exists():
         return [int(child) for child in listed.read_text().split()] if listed.exists() else []
-    import subprocess  # only on a system without /proc, such as macOS
+    import subprocess  # noqa: PLC0415 - only on a system without /proc, such as macOS
 
-    pairs = subprocess.check_output(["ps", "-A", "-o", "ppid=,pid="], text=True).split()
+    listing = ["ps", "-A", "-o", "ppid=,pid="]
+    pairs = subprocess.check_output(listing, text=True).split()  # noqa: S603 - the system's, wherever it is
     return [int(child) for parent, child in zip(pairs[::2], pairs[1::2], strict=True) if int(parent) == pid]
 
 
