@@ -204,6 +204,48 @@ class SessionConformance:
         assert store.ended([old, alive, gone, "never there"]) == [old, gone, "never there"]
         assert store.ended([]) == []
 
+    # --- the sessions of a user ------------------------------------------------------------------
+
+    def test_a_user_sees_their_sessions_that_are_alive_the_newest_first(self, store, clock):
+        tokens = []
+        for device in ("expired", "phone", "logged out", "laptop", "tablet"):
+            tokens.append(store.create("ada", {"device": device}))
+            clock.advance(IDLE / 5)
+        store.create("bob")
+        store.delete(session_id_of(tokens[2]))
+        clock.advance(IDLE / 20)
+        renewed = store.renew(tokens[1])  # being used makes it no newer
+
+        seen = store.of_user("ada")
+
+        assert [session.data["device"] for session in seen] == ["tablet", "laptop", "phone"]
+        assert seen == [store.validate(token) for token in (tokens[4], tokens[3], tokens[1])]
+        assert seen[-1].expires_at == same(renewed.expires_at)
+
+    def test_of_many_sessions_the_newest_are_shown(self, store, clock):
+        tokens = []
+        for _ in range(5):
+            tokens.append(store.create("ada"))
+            clock.advance(1)
+        store.renew(tokens[0])
+
+        assert [session.session_id for session in store.of_user("ada", 2)] == [
+            session_id_of(tokens[4]),
+            session_id_of(tokens[3]),
+        ]
+        assert len(store.of_user("ada", 10**6)) == 5
+
+    @pytest.mark.parametrize("user_id", ["", "nobody", "\0", "\ud800", "' OR 1=1 --"])
+    def test_who_has_no_session_sees_none(self, store, user_id):
+        store.create("ada")
+
+        assert store.of_user(user_id) == []
+
+    @pytest.mark.parametrize(("limit", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError)])
+    def test_a_limit_that_makes_no_sense_is_refused(self, store, limit, error):
+        with pytest.raises(error, match="limit must be"):
+            store.of_user("ada", limit)
+
     # --- many at once ----------------------------------------------------------------------------
 
     def test_a_logout_during_renewals_is_final(self, store, clock):
@@ -351,6 +393,9 @@ class Model:
     def compare(self):
         alive = {token: self.is_alive(token) for token in self.kept}
         assert self.store.count() == sum(alive.values())
+        for user in "ab":
+            theirs = [token for token, lives in alive.items() if lives and self.kept[token][0] == user]
+            assert {one.session_id for one in self.store.of_user(user)} == set(map(session_id_of, theirs))
         ended = [session_id_of(token) for token, lives in alive.items() if not lives]
         assert self.store.ended(list(map(session_id_of, alive))) == ended
 

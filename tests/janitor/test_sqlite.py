@@ -158,6 +158,7 @@ def test_the_longest_expired_go_first_a_batch_at_a_time(store, clock, path):
     "query",
     [
         "SELECT * FROM resilience_sessions WHERE session_id = ? AND expires_at > ?",
+        "SELECT * FROM resilience_sessions WHERE user_id = ? ORDER BY created_at DESC LIMIT ?",
         "DELETE FROM resilience_sessions WHERE user_id = ?",
         "SELECT rowid FROM resilience_sessions WHERE expires_at <= ? ORDER BY expires_at LIMIT ?",
     ],

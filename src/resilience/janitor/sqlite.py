@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final, NoReturn, ParamSpec, Self, TypeVar
 
+from resilience.checks import count as whole_number
 from resilience.clock import SYSTEM_CLOCK
 from resilience.janitor.sessions import Lifetimes, Session, is_unicode, new_token, session_id_of
 from resilience.sqlite_file import SQLiteFile
@@ -40,9 +41,10 @@ CREATE TABLE IF NOT EXISTS resilience_sessions (
     expires_at REAL NOT NULL,
     ends_at    REAL NOT NULL
 );
-CREATE INDEX IF NOT EXISTS resilience_sessions_by_user ON resilience_sessions (user_id);
+CREATE INDEX IF NOT EXISTS resilience_sessions_by_user ON resilience_sessions (user_id, created_at);
 CREATE INDEX IF NOT EXISTS resilience_sessions_by_expiry ON resilience_sessions (expires_at);
 """
+_SESSION: Final = "session_id, user_id, data, created_at, expires_at, ends_at"
 _BUSY_TIMEOUT: Final = 5.0  # seconds to wait for another's write lock, as in `sqlite3.connect`
 
 
@@ -119,17 +121,12 @@ class SQLiteSessionStore:
 
     def validate(self, token: str) -> Session | None:
         """Return the session if it is alive. Writes nothing, and does not renew it."""
-        session_id = session_id_of(token)
         row = self._fetch(
-            "SELECT session_id, user_id, data, created_at, expires_at, ends_at FROM resilience_sessions"
-            " WHERE session_id = ? AND expires_at > ?",
-            session_id,
+            f"SELECT {_SESSION} FROM resilience_sessions WHERE session_id = ? AND expires_at > ?",  # noqa: S608 - constants
+            session_id_of(token),
             self._clock.wall(),
         )
-        if row is None:
-            return None
-        session_id, user_id, data, *instants = row
-        return Session(session_id, user_id, json.loads(data), *instants)
+        return None if row is None else _session_of(row)
 
     def renew(self, token: str) -> Session | None:
         """Return the session if it is alive, and put its idle timeout off: what each request calls.
@@ -152,6 +149,28 @@ class SQLiteSessionStore:
             now,
         )
         return session._replace(expires_at=expires_at) if renewed else None
+
+    def of_user(self, user_id: str, limit: int = 100) -> list[Session]:
+        """Return the sessions of a user that are alive, the newest first: what a person is shown of them.
+
+        Args:
+            user_id: Whose sessions.
+            limit: How many at most, 1 or more.
+
+        Raises:
+            TypeError: The limit is no whole number.
+            ValueError: The limit is less than 1.
+        """
+        whole_number("limit", limit, least=1)
+        if not is_unicode(user_id):
+            return []
+        with self._file.borrowed() as connection:
+            rows = connection.execute(
+                f"SELECT {_SESSION} FROM resilience_sessions WHERE user_id = ? AND expires_at > ?"  # noqa: S608 - constants
+                " ORDER BY created_at DESC LIMIT ?",
+                (user_id, self._clock.wall(), limit),
+            ).fetchall()
+        return list(map(_session_of, rows))
 
     def delete(self, session_id: str) -> bool:
         """End one session; return whether it was there."""
@@ -273,6 +292,10 @@ class AsyncSQLiteSessionStore:
         """Return the session if it is alive, and put its idle timeout off: what each request calls."""
         return await _in_thread(self._store.renew, token)
 
+    async def of_user(self, user_id: str, limit: int = 100) -> list[Session]:
+        """Return the sessions of a user that are alive, the newest first, `limit` of them at most."""
+        return await _in_thread(self._store.of_user, user_id, limit)
+
     async def delete(self, session_id: str) -> bool:
         """End one session; return whether it was there."""
         return await _in_thread(self._store.delete, session_id)
@@ -312,6 +335,11 @@ class AsyncSQLiteSessionStore:
     def __reduce__(self) -> NoReturn:
         """Refuse to be copied or pickled."""
         self._store.__reduce__()
+
+
+def _session_of(row: tuple[Any, ...]) -> Session:
+    session_id, user_id, data, *instants = row
+    return Session(session_id, user_id, json.loads(data), *instants)
 
 
 async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

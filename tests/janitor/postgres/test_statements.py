@@ -46,6 +46,7 @@ def test_every_question_is_answered_by_an_index(postgres_server):
         place.admin.execute("SET enable_bitmapscan = off")
         for question, values in [
             (statements.READ, ["5e55"]),
+            (statements.OF_USER, ["ada", 10]),
             (statements.RENEW, [1.0, "5e55"]),
             (statements.DELETE, ["5e55"]),
             (statements.DELETE_USER, ["ada"]),

@@ -15,8 +15,8 @@ def test_a_script_is_known_by_its_hash():
 
 
 def test_every_script_reads_the_time_once():
-    assert len(ALL) == 8
-    assert [script.text.count("'TIME'") for script in ALL] == [1] * 8
+    assert len(ALL) == 9
+    assert [script.text.count("'TIME'") for script in ALL] == [1] * 9
 
 
 def test_the_server_knows_them_by_the_same_names(redis_server):

@@ -167,6 +167,10 @@ def test_a_user_may_have_many_sessions(make):
     store = make()
     ids = {session_id_of(store.create("ada")) for _ in range(1050)}
 
+    newest = store.create("ada")
+    ids.add(session_id_of(newest))
+    assert len(store.of_user("ada", 2000)) == len(ids)
+    assert len(store.of_user("ada")) == 100
     assert set(store.ended([*ids, *(f"x{n}" for n in range(600))])) == {f"x{n}" for n in range(600)}
     assert set(store.delete_user("ada")) == ids
     assert store.count() == 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
+from resilience.checks import count as whole_number
 from resilience.checks import number
 from resilience.clock import SYSTEM_CLOCK
 from resilience.janitor.postgres import statements as sql
@@ -159,6 +160,22 @@ class PostgresSessions(_Sessions):
             found = self._link.run(sql.RENEW, self._lifetimes.idle_timeout, session_id_of(token))
         return sql.session_of(found[0])[0] if found else None
 
+    def of_user(self, user_id: str, limit: int = 100) -> list[Session]:
+        """Return the sessions of a user that are alive, the newest first: what a person is shown of them.
+
+        Args:
+            user_id: Whose sessions.
+            limit: How many at most, 1 or more.
+
+        Raises:
+            TypeError: The limit is no whole number.
+            ValueError: The limit is less than 1.
+        """
+        whole_number("limit", limit, least=1)
+        if not sql.storable(user_id):
+            return []
+        return [sql.session_of(row)[0] for row in self._link.run(sql.OF_USER, user_id, limit)]
+
     def delete(self, session_id: str) -> bool:
         """End one session; return whether it was there."""
         return sql.storable(session_id) and bool(self._link.run(sql.DELETE, session_id))
@@ -255,6 +272,13 @@ class AsyncPostgresSessions(_Sessions):
         if found and self._is_worth_a_write(*sql.session_of(found[0])):
             found = await self._link.run(sql.RENEW, self._lifetimes.idle_timeout, session_id_of(token))
         return sql.session_of(found[0])[0] if found else None
+
+    async def of_user(self, user_id: str, limit: int = 100) -> list[Session]:
+        """Return the sessions of a user that are alive, the newest first, `limit` of them at most."""
+        whole_number("limit", limit, least=1)
+        if not sql.storable(user_id):
+            return []
+        return [sql.session_of(row)[0] for row in await self._link.run(sql.OF_USER, user_id, limit)]
 
     async def delete(self, session_id: str) -> bool:
         """End one session; return whether it was there."""

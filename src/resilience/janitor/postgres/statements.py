@@ -36,7 +36,7 @@ CREATE TABLE IF NOT EXISTS resilience_sessions (
     expires_at timestamptz NOT NULL,
     ends_at    timestamptz NOT NULL
 ) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
-CREATE INDEX IF NOT EXISTS resilience_sessions_by_user ON resilience_sessions (user_id);
+CREATE INDEX IF NOT EXISTS resilience_sessions_by_user ON resilience_sessions (user_id, created_at);
 CREATE INDEX IF NOT EXISTS resilience_sessions_by_expiry ON resilience_sessions (expires_at);
 """
 """The table as SQL. It is an ordinary, logged one: sessions outlive a crash of the database."""
@@ -69,6 +69,13 @@ READ: Final[LiteralString] = (
     "SELECT"
     + _SESSION
     + "FROM resilience_sessions WHERE session_id = %s AND expires_at > (SELECT clock_timestamp())"
+)
+
+OF_USER: Final[LiteralString] = (
+    "SELECT"
+    + _SESSION
+    + """FROM resilience_sessions WHERE user_id = %s AND expires_at > (SELECT clock_timestamp())
+ORDER BY created_at DESC LIMIT %s"""
 )
 
 RENEW: Final[LiteralString] = (

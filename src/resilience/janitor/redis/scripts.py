@@ -79,6 +79,22 @@ return kept
 )
 """KEYS: session. Returns user, data, created, expires, ends, now; nothing if it is not alive."""
 
+READ_ALL: Final = Script.of(
+    NOW,
+    """
+local found = {}
+for n, session in ipairs(KEYS) do
+  local kept = redis.call('HMGET', session, 'user', 'data', 'created', 'expires', 'ends')
+  if kept[4] and tonumber(kept[4]) > now then
+    kept[6] = now
+    found[#found + 1] = {n - 1, kept}
+  end
+end
+return found
+""",
+)
+"""KEYS: sessions. Returns the places of those that are alive, counted from 0, each with what READ returns."""
+
 RENEW: Final = Script.of(
     NOW,
     _INDEX,

@@ -77,6 +77,13 @@ class _Sessions:
         created_at, expires_at, ends_at, now = (int(instant) / 1000 for instant in instants)
         return Session(session_id, _text(user_id), json.loads(data), created_at, expires_at, ends_at), now
 
+    def _newest(
+        self, session_ids: list[str], found: list[tuple[int, list[Any]]], so_far: list[Session], limit: int
+    ) -> list[Session]:
+        """Return the newest of what READ_ALL has found, and of those that were found before."""
+        sessions = [*so_far, *(self._read(session_ids[place], kept)[0] for place, kept in found)]
+        return sorted(sessions, key=_created_at, reverse=True)[:limit]
+
     def _warn_if_evicting(self, memory: Mapping[str, Any]) -> None:
         self._is_known = True
         policy = str(memory.get("maxmemory_policy", "noeviction"))
@@ -183,6 +190,26 @@ class RedisSessions(_Sessions):
         keys = self._session(session_id), self._user(session.user_id), self._all
         expires = self._run(scripts.RENEW, keys, session_id, self._idle)
         return session._replace(expires_at=expires / 1000) if expires else None
+
+    def of_user(self, user_id: str, limit: int = 100) -> list[Session]:
+        """Return the sessions of a user that are alive, the newest first: what a person is shown of them.
+
+        Looks at all of them, a few hundred at a time. One that begins or ends meanwhile may be in or not.
+
+        Args:
+            user_id: Whose sessions.
+            limit: How many at most, 1 or more.
+
+        Raises:
+            TypeError: The limit is no whole number.
+            ValueError: The limit is less than 1.
+        """
+        count("limit", limit, least=1)
+        newest: list[Session] = []
+        for some in _batches(list(map(_text, self._ask("zrange", self._user(user_id), 0, -1)))):
+            found = self._run(scripts.READ_ALL, list(map(self._session, some)))
+            newest = self._newest(some, found, newest, limit)
+        return newest
 
     def delete(self, session_id: str) -> bool:
         """End one session; return whether it was there."""
@@ -314,6 +341,15 @@ class AsyncRedisSessions(_Sessions):
         expires = await self._run(scripts.RENEW, keys, session_id, self._idle)
         return session._replace(expires_at=expires / 1000) if expires else None
 
+    async def of_user(self, user_id: str, limit: int = 100) -> list[Session]:
+        """Return the sessions of a user that are alive, the newest first, `limit` of them at most."""
+        count("limit", limit, least=1)
+        newest: list[Session] = []
+        for some in _batches(list(map(_text, await self._ask("zrange", self._user(user_id), 0, -1)))):
+            found = await self._run(scripts.READ_ALL, list(map(self._session, some)))
+            newest = self._newest(some, found, newest, limit)
+        return newest
+
     async def delete(self, session_id: str) -> bool:
         """End one session; return whether it was there."""
         user_id = await self._ask("hget", self._session(session_id), "user")
@@ -406,6 +442,10 @@ class AsyncRedisSessions(_Sessions):
             )  # see `RedisSessions`
             client = self._clients[loop] = redis_asyncio.Redis.from_pool(pool)
         return client
+
+
+def _created_at(session: Session) -> float:
+    return session.created_at
 
 
 def _bounded(timeout: float) -> dict[str, Any]:
