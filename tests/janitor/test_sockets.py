@@ -6,6 +6,7 @@ import gc
 import logging
 import pickle
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
 import pytest
@@ -334,6 +335,138 @@ def test_a_loop_that_has_ended_took_its_sockets_with_it():
     assert registry.end_sessions(["s1"]) == 0
     assert len(registry) == 0
     assert socket.closed == []
+
+
+# --- sockets that block ----------------------------------------------------------------------------
+
+
+class BlockingSocket:
+    def __init__(self, close=lambda: None):
+        self.closed = []
+        self.closed_in = None
+        self._close = close
+
+    def close(self, code, reason):
+        self.closed_in = threading.get_ident()
+        result = self._close()
+        self.closed.append((code, reason))
+        return result
+
+
+def fail():
+    raise ConnectionResetError("gone")
+
+
+def test_a_blocking_socket_is_closed_in_a_thread_of_its_own():
+    registry, theirs, other = SocketRegistry(), BlockingSocket(), BlockingSocket()
+    with registry.register(theirs, "s1", "ada"), registry.register(other, "s2", "bob"):
+        assert registry.end_sessions([], "ada") == 1
+        assert theirs.closed == [(SESSION_ENDED, "session ended")]
+        assert theirs.closed_in != threading.get_ident()
+        assert other.closed == []
+        assert (registry.closed, registry.failed, len(registry)) == (1, 0, 1)
+
+
+async def test_a_blocking_socket_is_closed_on_behalf_of_a_loop_that_does_not_block():
+    registry, release = SocketRegistry(), threading.Event()
+    socket = BlockingSocket(lambda: release.wait(10))
+    await asyncio.to_thread(registry.register, socket, "s1")
+    asking = asyncio.ensure_future(registry.end_sessions_async(["s1"]))
+    await wait_until_async(lambda: socket.closed_in is not None)
+    assert not asking.done()
+    release.set()
+
+    assert await asking == 1
+
+
+async def test_a_loop_that_may_block_waits_for_a_blocking_socket():
+    registry, socket = SocketRegistry(), BlockingSocket()
+    await asyncio.to_thread(registry.register, socket, "s1")
+
+    assert registry.end_sessions(["s1"]) == 1
+
+
+def test_at_shutdown_sockets_of_both_kinds_are_closed_at_random_moments():
+    clock, draws = FakeClock(auto=False), iter([0.9, 0.1])
+    registry = SocketRegistry(spread=10.0, clock=clock, random=lambda: next(draws))
+    blocking, awaited = BlockingSocket(), Socket()
+    with loop_in_thread() as loop, ThreadPoolExecutor(1) as pool:
+        registry.register(blocking, "s1")
+        register_in(loop, registry, awaited, "s2")
+        leaving = pool.submit(registry.shut_down)
+        clock.wait_for_sleepers(2)
+        clock.advance(10.0)
+
+        assert leaving.result(5) == 2
+    assert sorted(clock.sleeps) == [1.0, 9.0]
+    assert blocking.closed == awaited.closed == [(SERVICE_RESTART, "service restart")]
+
+
+def test_a_blocking_socket_whose_handler_ends_before_its_turn_is_left_alone():
+    clock = FakeClock(auto=False)
+    registry, socket = SocketRegistry(spread=10.0, clock=clock, random=lambda: 0.5), BlockingSocket()
+    with ThreadPoolExecutor(1) as pool:
+        with registry.register(socket, "s1"):
+            leaving = pool.submit(registry.shut_down)
+            clock.wait_for_sleepers(1)
+        clock.advance(5.0)
+
+        assert leaving.result(5) == 0
+    assert socket.closed == []
+
+
+def test_a_blocking_close_that_fails_is_tried_again(caplog):
+    registry, socket = SocketRegistry(), BlockingSocket(fail)
+    registry.register(socket, "s1")
+    assert registry.end_sessions(["s1"]) == 0
+    assert "session s1 with 1008: ConnectionResetError('gone')" in caplog.text
+    assert registry.failed == 1
+    socket._close = lambda: None
+
+    assert registry.end_sessions(["s1"]) == 1
+
+
+def test_a_blocking_close_that_hangs_holds_nobody_up_and_is_not_tried_again_before_it_ends(caplog):
+    registry, release = SocketRegistry(close_timeout=0.05), threading.Event()
+    hung, other = BlockingSocket(lambda: release.wait(10)), BlockingSocket()
+    registration = registry.register(hung, "s1")
+    registry.register(other, "s1")
+    assert registry.end_sessions(["s1"]) == 1
+    wait_until(lambda: registry.failed == 1 and not registration.closing)
+    assert "TimeoutError()" in caplog.text
+    assert other.closed
+
+    assert registry.end_sessions(["s1"]) == 0
+    assert registry.failed == 1
+    release.set()
+    wait_until(lambda: not registration.is_stuck())
+    assert registry.end_sessions(["s1"]) == 1
+
+
+def test_a_close_that_would_have_to_be_awaited_is_not_taken_for_done(caplog):
+    class Promise:
+        def __await__(self): ...
+
+    registry, socket = SocketRegistry(), BlockingSocket(Promise)
+    registry.register(socket, "s1")
+
+    assert registry.end_sessions(["s1"]) == 0
+    assert "register the socket on its event loop" in caplog.text
+
+
+def test_a_process_without_threads_to_spare_says_so_and_tries_again(caplog, monkeypatch):
+    registry, socket = SocketRegistry(), BlockingSocket()
+    registry.register(socket, "s1")
+    with monkeypatch.context() as patch:
+        patch.setattr("resilience.janitor.sockets.Thread.start", lambda _: fail_to_start())
+        assert registry.end_sessions(["s1"]) == 0
+    assert "can't start new thread" in caplog.text
+
+    assert registry.end_sessions(["s1"]) == 1
+
+
+def fail_to_start():
+    raise RuntimeError("can't start new thread")
 
 
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])

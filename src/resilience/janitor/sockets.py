@@ -4,22 +4,27 @@ A WebSocket outlives the request that authenticated it, so somebody has to close
 
 The rules:
 
-- A socket is closed on the event loop on which it was registered, whichever thread or loop asks for it.
-- Each close is bounded by a timeout, and a close that fails or hangs keeps no other from happening.
+- A socket is closed on the event loop on which it was registered, whichever thread or loop asks for it. One
+  that was registered in a thread without a loop, and whose `close` blocks, is closed in a thread of its own.
+- Each close is bounded by a timeout, and a close that fails or hangs keeps no other from happening. A thread
+  cannot be ended from outside: one that hangs is left, and its socket not tried again before it comes back.
 - The registry does not keep a socket alive: one that is dropped without a word is forgotten.
 - The code says what happened (RFC 6455, section 7.4.1, and the IANA registry): 1008 tells the client that
   its session is over; 1012 that the service restarts, so that it should come back.
 
-Any object will do that has an awaitable `close(code, reason)`: those of Starlette, `websockets` and Quart.
+Any object will do that has an awaitable `close(code, reason)`: those of Starlette, `websockets` and Quart. So
+will one with a blocking `close(code, reason)`, as those of flask-sock and of `websockets.sync`.
 """
 
 from __future__ import annotations
 
 import weakref
+from functools import partial
 from random import random as system_random
-from threading import RLock
-from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn, Protocol, Self
+from threading import RLock, Thread
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn, Protocol, Self, cast
 
+from resilience.callables import Kind, kind_of
 from resilience.checks import number
 from resilience.clock import SYSTEM_CLOCK
 from resilience.fork import survive_fork
@@ -41,8 +46,12 @@ SERVICE_RESTART: Final = 1012
 class Socket(Protocol):
     """What can be registered."""
 
-    def close(self, code: int, reason: str, /) -> Awaitable[object]:
-        """Close the connection with this code and reason."""
+    def close(self, code: int, reason: str, /) -> object:
+        """Close the connection with this code and reason.
+
+        Returns an awaitable where it is registered on an event loop. Else it blocks until that is done, and
+        is called in a thread of its own, while another may be sending or receiving.
+        """
         ...
 
 
@@ -52,7 +61,7 @@ class Registration:
     Ending it twice, or after the socket was closed, does nothing.
     """
 
-    __slots__ = ("__weakref__", "_registry", "_socket", "closing", "loop", "session_id", "user_id")
+    __slots__ = ("__weakref__", "_registry", "_socket", "closing", "loop", "session_id", "thread", "user_id")
 
     def __init__(
         self,
@@ -60,12 +69,15 @@ class Registration:
         socket: Socket,
         session_id: str,
         user_id: str | None,
-        loop: asyncio.AbstractEventLoop,
+        loop: asyncio.AbstractEventLoop | None,
     ) -> None:
         self.session_id = session_id
         self.user_id = user_id
         self.loop = loop
+        """Where it is closed; None means in a thread."""
         self.closing = False
+        self.thread: Thread | None = None
+        """The one in which its `close` was last called."""
         self._registry = registry
         self._socket = weakref.ref(socket, lambda _: self.unregister())
 
@@ -73,6 +85,33 @@ class Registration:
     def socket(self) -> Socket | None:
         """The socket, unless nobody else has it any more."""
         return self._socket()
+
+    def is_stuck(self) -> bool:
+        """Return whether a `close` that took too long is still at it."""
+        return self.thread is not None and self.thread.is_alive()
+
+    def close_within(self, seconds: float, close: Callable[[], object]) -> None:
+        """Close the socket in a thread, and leave it there if it takes longer.
+
+        Raises:
+            TimeoutError: It takes longer.
+            TypeError: The close has to be awaited.
+            Exception: What `close` raises.
+        """
+        from concurrent.futures import Future  # noqa: PLC0415 - asyncio has loaded it by now
+
+        closing: Future[object] = Future()
+
+        def run() -> None:
+            try:
+                closing.set_result(close())
+            except BaseException as error:  # noqa: BLE001 - it is raised where the outcome is awaited
+                closing.set_exception(error)
+
+        self.thread = Thread(target=run, name="resilience closes a socket", daemon=True)
+        self.thread.start()
+        if hasattr(closing.result(seconds), "__await__"):
+            raise TypeError("close(code, reason) has to be awaited: register the socket on its event loop")
 
     def unregister(self) -> None:
         """Take the socket out of the registry, without closing it."""
@@ -150,22 +189,29 @@ class SocketRegistry:
         return len(self._open)
 
     def register(self, socket: Socket, session_id: str, user_id: str | None = None) -> Registration:
-        """Enter a socket, from a coroutine that runs on the socket's event loop.
+        """Enter a socket, from a coroutine that runs on its event loop, or from a thread without one.
 
         Args:
-            socket: Has an awaitable `close(code, reason)`, and can be referred to weakly.
+            socket: Has a `close(code, reason)`, and can be referred to weakly. On an event loop it must be
+                awaitable; in a thread it must block.
             session_id: The id of its session, as the session store gives it; not the token.
             user_id: Whose session it is.
 
         Raises:
-            RuntimeError: No event loop runs in this thread.
+            RuntimeError: The close has to be awaited, and no event loop runs in this thread.
             TypeError: The socket has no `close`, or cannot be referred to weakly.
         """
         import asyncio  # noqa: PLC0415 - a service without sockets does not pay for it
 
         if not callable(getattr(socket, "close", None)):
             raise TypeError(f"{socket!r} has no close(code, reason): register the socket itself")
-        registration = Registration(self, socket, session_id, user_id, asyncio.get_running_loop())
+        loop: asyncio.AbstractEventLoop | None = None
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            if kind_of(socket.close) is not Kind.SYNC:
+                raise
+        registration = Registration(self, socket, session_id, user_id, loop)
         with self._lock:
             self._open.add(registration)
         return registration
@@ -236,9 +282,9 @@ class SocketRegistry:
     def _close_each(
         self, registrations: Iterable[Registration], code: int, reason: str, spread: float
     ) -> list[_Closing]:
-        """Begin to close each one on its own loop; return where the outcomes will stand."""
+        """Begin to close each one where it belongs; return where the outcomes will stand."""
         return [
-            self._begin(registration, code, reason, spread * self._random())
+            self._begin(_Order(registration, code, reason, spread * self._random()))
             for registration in registrations
             if self._claim(registration)
         ]
@@ -246,56 +292,102 @@ class SocketRegistry:
     def _claim(self, registration: Registration) -> bool:
         """Return whether it is ours to close: it is still open, and nobody else is closing it."""
         with self._lock:
-            free = registration in self._open and not registration.closing
+            if registration not in self._open or registration.closing or registration.is_stuck():
+                return False
             registration.closing = True
-        return free
+        return True
 
-    def _begin(self, registration: Registration, code: int, reason: str, delay: float) -> _Closing:
+    def _begin(self, order: _Order) -> _Closing:
         from concurrent.futures import Future  # noqa: PLC0415 - asyncio has loaded it by now
 
-        outcome: Future[bool] = Future()
+        closing = _Closing(order.registration.loop, Future())
+        if closing.loop is None:
+            self._begin_in_thread(order, closing.outcome)
+        else:
+            self._begin_on(closing.loop, order, closing.outcome)
+        return closing
 
+    def _begin_in_thread(self, order: _Order, outcome: Future[bool]) -> None:
+        def run() -> None:
+            self._settle(order, outcome, closed=self._close_blocking(order))
+
+        try:
+            Thread(target=run, name="resilience closes a socket", daemon=True).start()
+        except RuntimeError as error:  # the process can have no more threads
+            self._settle(order, outcome, closed=self._has_failed(order, error))
+
+    def _begin_on(self, loop: asyncio.AbstractEventLoop, order: _Order, outcome: Future[bool]) -> None:
         def settle(task: asyncio.Task[bool]) -> None:
             with self._lock:
                 self._tasks.discard(task)
-                registration.closing = False  # what is still open can be tried again
-            if outcome.set_running_or_notify_cancel():  # whoever asked may have left
-                outcome.set_result(not task.cancelled() and task.result())
+            self._settle(order, outcome, closed=not task.cancelled() and task.result())
 
         def start() -> None:  # the coroutine is made by the loop that runs it: none is left over
-            task = registration.loop.create_task(self._close(registration, code, reason, delay))
+            task = loop.create_task(self._close(order))
             with self._lock:
                 self._tasks.add(task)
             task.add_done_callback(settle)
 
         try:
-            registration.loop.call_soon_threadsafe(start)
+            loop.call_soon_threadsafe(start)
         except RuntimeError:  # the loop is closed, and all that ran on it has ended
-            registration.unregister()
+            order.registration.unregister()
             outcome.set_result(False)
-        return _Closing(registration.loop, outcome)
 
-    async def _close(self, registration: Registration, code: int, reason: str, delay: float) -> bool:
+    def _settle(self, order: _Order, outcome: Future[bool], *, closed: bool) -> None:
+        with self._lock:
+            order.registration.closing = False  # what is still open can be tried again
+        if outcome.set_running_or_notify_cancel():  # whoever asked may have left
+            outcome.set_result(closed)
+
+    def _close_blocking(self, order: _Order) -> bool:
         try:
-            if delay:
-                await self._clock.sleep_async(delay)
-            socket = registration.socket
-            if socket is None or registration not in self._open:  # it went by itself
+            if order.delay:
+                self._clock.sleep(order.delay)
+            socket = self._still_open(order)
+            if socket is None:
                 return False
-            await _within(self._close_timeout, socket.close(code, reason))
-            with self._lock:
-                self._closed += 1
-                self._open.discard(registration)
+            close = partial(socket.close, order.code, order.reason)
+            order.registration.close_within(self._close_timeout, close)
         except Exception as error:  # noqa: BLE001 - whatever a peer or a framework does; it is logged
-            import logging  # noqa: PLC0415 - loaded only when something went wrong
+            return self._has_failed(order, error)
+        return self._is_closed(order)
 
-            logging.getLogger("resilience").warning(
-                "could not close a socket of session %s with %d: %r", registration.session_id, code, error
-            )
-            with self._lock:
-                self._failed += 1
-            return False
+    async def _close(self, order: _Order) -> bool:
+        try:
+            if order.delay:
+                await self._clock.sleep_async(order.delay)
+            socket = self._still_open(order)
+            if socket is None:
+                return False
+            close = cast("Awaitable[object]", socket.close(order.code, order.reason))
+            await _within(self._close_timeout, close)
+        except Exception as error:  # noqa: BLE001 - whatever a peer or a framework does; it is logged
+            return self._has_failed(order, error)
+        return self._is_closed(order)
+
+    def _still_open(self, order: _Order) -> Socket | None:
+        """Return the socket, unless it went by itself."""
+        return order.registration.socket if order.registration in self._open else None
+
+    def _is_closed(self, order: _Order) -> bool:
+        with self._lock:
+            self._closed += 1
+            self._open.discard(order.registration)
         return True
+
+    def _has_failed(self, order: _Order, error: Exception) -> bool:
+        import logging  # noqa: PLC0415 - loaded only when something went wrong
+
+        logging.getLogger("resilience").warning(
+            "could not close a socket of session %s with %d: %r",
+            order.registration.session_id,
+            order.code,
+            error,
+        )
+        with self._lock:
+            self._failed += 1
+        return False
 
     def _wait(self, closings: list[_Closing], timeout: float) -> int:
         if not closings:
@@ -307,7 +399,7 @@ class SocketRegistry:
             here = asyncio.get_running_loop()
         except RuntimeError:
             here = None
-        wait([closing.outcome for closing in closings if closing.loop is not here], timeout)
+        wait([closing.outcome for closing in closings if here is None or closing.loop is not here], timeout)
         return _closed(closings)
 
     async def _wait_async(self, closings: list[_Closing], timeout: float) -> int:  # noqa: ASYNC109 - of each close
@@ -338,10 +430,19 @@ async def _within(seconds: float, close: Awaitable[object]) -> None:
         closing.cancel()
 
 
+class _Order(NamedTuple):
+    """What is to be closed, with what, after how many seconds."""
+
+    registration: Registration
+    code: int
+    reason: str
+    delay: float
+
+
 class _Closing(NamedTuple):
     """A close that was begun: where, and where it will stand whether the socket was closed."""
 
-    loop: asyncio.AbstractEventLoop
+    loop: asyncio.AbstractEventLoop | None
     outcome: Future[bool]
 
 
