@@ -9,65 +9,29 @@ does even when it is killed.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import dataclasses
 import errno
 import logging
 import os
-import signal
 import socket
 import sqlite3
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING, Final
 
-import uvicorn
+from sqlalchemy.exc import SQLAlchemyError
 
-from examples.backend.asgi import create_app
-from examples.backend.assembly import Backend
 from examples.backend.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-    from types import FrameType
 
-GRACE: Final = 3
-"""Whole seconds that running requests get to end after SIGTERM."""
 BACKLOG: Final = 2048
 """Connections that may wait to be accepted."""
 CURL: Final = "curl -sw '\\n'"
 """How one asks from a terminal: without a progress bar, and with a line's end after each answer."""
-
-
-class Server(uvicorn.Server):
-    """uvicorn, ending in our order: readiness says no, nothing new is accepted, what runs is finished.
-
-    uvicorn raises the signal anew when it has shut down, and the process would die of it instead of
-    returning 0; so this handles signals in its own way.
-    """
-
-    def __init__(self, config: uvicorn.Config, backend: Backend) -> None:
-        super().__init__(config)
-        self._backend = backend
-        self._told_at: float | None = None
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
-        """Begin to end; a second Ctrl-C does not wait for what runs."""
-        if self._told_at is not None and sig == signal.SIGINT:
-            self.force_exit = self.should_exit = True
-            return
-        self._told_at = time.monotonic()
-        self._backend.draining = True
-
-    async def on_tick(self, counter: int) -> bool:
-        """Stop accepting once the load balancers had their notice; uvicorn asks ten times a second."""
-        if self._told_at is not None:
-            noticed = time.monotonic() - self._told_at >= self._backend.settings.drain_notice
-            self.should_exit = self.should_exit or noticed
-        return await super().on_tick(counter)
 
 
 def main() -> None:
@@ -75,6 +39,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m examples.backend", description="The example backend.")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="0 takes any free one (default: %(default)s)")
+    parser.add_argument("--app", choices=["asgi", "wsgi"], default="asgi", help="(default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s  %(message)s")
     allow_many_connections()
@@ -93,13 +59,13 @@ def main() -> None:
             provider = stack.enter_context(fake_telephony(settings))
             settings = dataclasses.replace(settings, telephony_url=provider)
             greeting += faults_to_try(address, settings.var, provider)
+        print(f"{greeting}\nCtrl-C ends it.\n", flush=True)  # noqa: T201 - what a newcomer sees
         try:
-            backend = Backend(settings)
-        except (OSError, sqlite3.Error) as error:
+            serve(options.app, settings, listener, options.workers)
+        except (OSError, SQLAlchemyError, sqlite3.Error) as error:
             parser.exit(1, f"cannot keep anything in {settings.var}: {error}; see BACKEND_VAR\n")
         except ValueError as error:  # two settings that do not go together
             parser.exit(1, f"{error}\n")
-        serve(backend, listener, f"{greeting}\nCtrl-C ends it.\n")
 
 
 def allow_many_connections() -> None:
@@ -111,19 +77,13 @@ def allow_many_connections() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def serve(backend: Backend, listener: socket.socket, greeting: str) -> None:
+def serve(app: str, settings: Settings, listener: socket.socket, workers: int) -> None:
     """Serve on `listener` until told to end."""
-    config = uvicorn.Config(
-        create_app(backend),
-        log_config=None,
-        access_log=False,
-        backlog=BACKLOG,
-        proxy_headers=False,  # `resilience.http.client_address` trusts proxies by their network
-        server_header=False,
-        timeout_graceful_shutdown=GRACE,
-    )
-    print(greeting, flush=True)  # noqa: T201 - what a newcomer sees
-    asyncio.run(Server(config, backend).serve([listener]))
+    if app == "wsgi":
+        from examples.backend.serving import gunicorn as server  # noqa: PLC0415 - only the one that serves
+    else:
+        from examples.backend.serving import uvicorn as server  # noqa: PLC0415 - likewise
+    server.serve(settings, listener, workers)
 
 
 def accounts_to_try(address: str, var: Path) -> str:

@@ -5,39 +5,38 @@ This is the one place that knows everybody. It also begins what runs by itself, 
 
 from __future__ import annotations
 
+import hmac
 import secrets
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from examples.adapters import note
 from examples.backend.domain.accounts import Accounts
 from examples.backend.domain.codes import OneTimeCodes
 from examples.backend.domain.limits import Limits
 from examples.backend.domain.recordings import Recordings
-from examples.backend.domain.webhooks import Webhooks
-from examples.backend.ports.call_events import SQLiteCallEvents
-from examples.backend.ports.catalogue import SQLiteCatalogue
-from examples.backend.ports.database import Database
-from examples.backend.ports.flights import Flights
+from examples.backend.domain.webhooks import Webhooks, hash_of
+from examples.backend.kit import settled
+from examples.backend.monitoring import Monitoring
+from examples.backend.ports import http_client
+from examples.backend.ports.call_events import DatabaseCallEvents
+from examples.backend.ports.catalogue import DatabaseCatalogue
+from examples.backend.ports.database import Database, migrate
 from examples.backend.ports.mail import Outbox
 from examples.backend.ports.objects import FolderObjects
 from examples.backend.ports.passwords import Argon2Passwords
 from examples.backend.ports.telephony import HTTPTelephony
-from examples.backend.ports.users import SQLiteUsers
-from examples.backend.ports.workers import Workers
+from examples.backend.ports.tenants import DatabaseTenants
+from examples.backend.ports.users import DatabaseUsers
 from examples.backend.telemetry import log_event
-from resilience import (
-    AsyncRetryManager,
-    AsyncSessionJanitor,
-    CircuitBreaker,
-    DeadlineExceeded,
-    is_transient,
-)
+from resilience import CircuitBreaker, DeadlineExceeded, is_transient
+from resilience.clock import SYSTEM_CLOCK
 from resilience.events import subscribe
-from resilience.janitor.sqlite import AsyncSQLiteSessionStore
+from resilience.janitor.sockets import SocketRegistry
 from resilience.stores.memory import MemoryStore
 from resilience.stores.sqlite import SQLiteStore
 
 if TYPE_CHECKING:
+    from examples.backend.kit import Kit, Retries
     from examples.backend.settings import Settings
 
 KEY_BYTES: Final = 32
@@ -46,85 +45,145 @@ UNWELL: Final = (is_transient, DeadlineExceeded)
 
 
 class Backend:
-    """The whole backend but for HTTP: use cases, their ports, and what watches over them."""
+    """The whole backend but for HTTP: use cases, their ports, and what watches over them.
 
-    def __init__(self, settings: Settings) -> None:
+    Made in the process that serves, after any fork. Made, `start`ed, `drain`ed when the process is told to
+    end, and `close`d when its last request has ended.
+    """
+
+    def __init__(self, settings: Settings, kit: Kit) -> None:
         self.settings = settings
+        self.kit = kit
         self.draining = False
         """Whether the process is about to end and wants no new work."""
         var = settings.var
         var.mkdir(parents=True, exist_ok=True, mode=0o700)
+        secret = _secret(settings)
 
-        self.database = Database(var / "backend.db")
-        self.sessions = AsyncSQLiteSessionStore(
-            var / "sessions.db",
-            idle_timeout=settings.session_idle,
-            absolute_lifetime=settings.session_lifetime,
+        url = settings.database_url or f"sqlite:///{var.absolute() / 'data.db'}"
+        migrate(settings.database_owner_url or url)
+        waiting = settings.database_connections
+        self.database = Database(
+            url, kit.workers("The database", threads=waiting, queue=1000), connections=waiting
         )
-        self.janitor = AsyncSessionJanitor(self.sessions, interval=settings.sweep_interval)
+        self.sockets = SocketRegistry()
+        self.sessions = _sessions(settings, kit)
+        self.janitor = kit.janitor(self.sessions, interval=settings.sweep_interval, sockets=self.sockets)
 
-        self._counts = SQLiteStore(var / "limits.db") if settings.limiter_store == "sqlite" else MemoryStore()
-        self.limits = Limits(self._counts, on_decision=note)
-        self._hashing = Workers(
+        self._board = _board(settings)
+        self._counts = _counts(settings, kit)
+        self.limits = Limits(
+            lambda quota, name: kit.limiter(quota, name=name, store=self._counts), kit.acquire_all, note
+        )
+        self._hashing = kit.workers(
             "Password checking", threads=settings.hashing_threads, queue=settings.hashing_queue
         )
-        self._writing = Workers("The outbox", threads=1, queue=1000)
+        self._files = kit.workers("The disk", threads=4, queue=1000)
+        self.tenants = DatabaseTenants(self.database)
         self.accounts = Accounts(
-            users=SQLiteUsers(self.database),
+            users=DatabaseUsers(self.database),
             passwords=Argon2Passwords(self._hashing),
             sessions=self.sessions,
-            codes=OneTimeCodes(_secret(settings)),
-            mail=Outbox(var / "outbox", self._writing),
+            codes=OneTimeCodes(derived(secret, "one-time codes")),
+            mail=Outbox(var / "outbox", self._files),
             limits=self.limits,
+            sleep=kit.sleep,
         )
 
-        telephony_retries, telephony_breaker = telephony_policies(settings)
-        storage_breaker = CircuitBreaker(name="object-store", record_on=UNWELL)
-        storage_retries = AsyncRetryManager(name="object-store", circuit_breaker=storage_breaker)
-        self.breakers = (telephony_breaker, storage_breaker)
-        self.retries = {"telephony": telephony_retries, "object-store": storage_retries}
-        self._telephony = HTTPTelephony(settings, telephony_retries, telephony_breaker)
+        self.breakers: tuple[CircuitBreaker, ...] = ()
+        self.retries: dict[str, Retries] = {}
+        telephony_retries, telephony_breaker = self._guard(
+            "telephony", recovery_time=settings.telephony_recovery, probes=1
+        )
+        storage_retries, _ = self._guard("object-store")
+        self._telephony = HTTPTelephony(
+            settings,
+            kit.http_client(**http_client.options(settings)),
+            telephony_retries,
+            telephony_breaker,
+        )
         self.recordings = Recordings(
             telephony=self._telephony,
-            objects=FolderObjects(var / "objects", storage_retries),
-            catalogue=SQLiteCatalogue(self.database),
-            flights=Flights(),
+            objects=FolderObjects(var / "objects", self._files, storage_retries),
+            catalogue=DatabaseCatalogue(self.database),
+            flights=kit.flights(),
             downloads=var / "downloads",
             within=settings.recording_deadline,
             patience=settings.recording_patience,
         )
         self.webhooks = Webhooks(
-            tenants=settings.webhook_tenants, events=SQLiteCallEvents(self.database), limits=self.limits
+            tenants=self.tenants, events=DatabaseCallEvents(self.database), limits=self.limits
         )
+        self.monitoring = Monitoring(self)
 
     async def start(self) -> None:
         """Begin what runs by itself."""
         self._unsubscribe = subscribe(log_event)
-        await self.janitor.start()
+        for secret in self.settings.webhook_tenants:
+            await self.tenants.ensure(secret, secret, hash_of(secret), SYSTEM_CLOCK.wall())
+        await settled(self.janitor.start())
+
+    def drain(self) -> None:
+        """Want no new work: readiness says no from now on. May be called by a signal handler."""
+        self.draining = True
 
     async def close(self) -> None:
         """End what runs by itself, then let go of everything; requests have ended before."""
-        await self.janitor.stop(timeout=1.0)
+        await settled(self.janitor.stop(timeout=1.0))
         await self._telephony.close()
         self._hashing.close()
-        self._writing.close()
+        self._files.close()
         await self.sessions.close()
         self.database.close()
-        if isinstance(self._counts, SQLiteStore):
-            self._counts.close()
+        if self._board is not None:
+            self._board.close()
+        if hasattr(self._counts, "close"):
+            await settled(self._counts.close())
         self._unsubscribe()
 
+    def _guard(self, name: str, **breaker_options: Any) -> tuple[Retries, CircuitBreaker]:
+        """Return how calls of a dependency are retried, and what guards it; both are watched from now on."""
+        breaker = CircuitBreaker(name=name, record_on=UNWELL, shared=self._board, **breaker_options)
+        retries = self.kit.retries(name=name, circuit_breaker=breaker)
+        self.breakers = (*self.breakers, breaker)
+        self.retries[name] = retries
+        return retries, breaker
 
-def telephony_policies(settings: Settings) -> tuple[AsyncRetryManager, CircuitBreaker]:
-    """Return how requests to the provider are retried, and what guards it."""
-    breaker = CircuitBreaker(
-        name="telephony", recovery_time=settings.telephony_recovery, probes=1, record_on=UNWELL
-    )
-    return AsyncRetryManager(name="telephony", circuit_breaker=breaker), breaker
+
+def derived(secret: bytes, purpose: str) -> bytes:
+    """Return a key for one purpose only: whoever learns it learns no other."""
+    return hmac.digest(secret, purpose.encode(), "sha256")
+
+
+def _sessions(settings: Settings, kit: Kit) -> Any:
+    lifetimes = {"idle_timeout": settings.session_idle, "absolute_lifetime": settings.session_lifetime}
+    if settings.database_url:
+        return kit.postgres_sessions(settings.database_url, **lifetimes)
+    return kit.sqlite_sessions(settings.var / "sessions.db", **lifetimes)
+
+
+def _board(settings: Settings) -> Any:
+    """Return what lets the processes' breakers open and close together, where there is Redis for it."""
+    if not settings.redis_url:
+        return None
+    from resilience.boards.redis import RedisBoard  # noqa: PLC0415 - only those who use it need redis-py
+
+    return RedisBoard(settings.redis_url)
+
+
+def _counts(settings: Settings, kit: Kit) -> Any:
+    """Return where limits are counted."""
+    match settings.limiter_store:
+        case "redis":
+            return kit.redis_store(settings.redis_url)
+        case "sqlite":
+            return SQLiteStore(settings.var / "limits.db")
+        case "memory":
+            return MemoryStore()
 
 
 def _secret(settings: Settings) -> bytes:
-    """Return the key of the one-time codes: the configured one, or one that is made once and kept."""
+    """Return the secret that all keys are derived from: the configured one, or one made once and kept."""
     if settings.secret:
         return settings.secret.encode()
     file = settings.var / "secret.key"

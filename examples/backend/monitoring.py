@@ -10,9 +10,13 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import logging
-import sqlite3
 from typing import TYPE_CHECKING, Any, Final
 
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+
+from examples.backend.kit import settled
+from examples.backend.ports.database import EVERY
 from examples.backend.schemas import timestamp
 from resilience import authentication_error, authorization_error
 from resilience.retry.stats import RetryStats
@@ -70,8 +74,8 @@ class Monitoring:
 
     async def _database(self) -> dict[str, str]:
         try:
-            await self._backend.database.read(lambda db: db.execute("SELECT 1").fetchone())
-        except sqlite3.Error:
+            await self._backend.database.read(lambda db: db.execute(select(1)), tenant=EVERY)
+        except SQLAlchemyError:
             logger.exception("the database does not answer")
             return {"status": "fail", "output": "does not answer"}
         return {"status": "pass", "output": "answers"}
@@ -90,7 +94,9 @@ class Monitoring:
     async def rate_limit_stats(self) -> dict[str, Any]:
         """Return what each limiter counts, with its keys hashed: they are addresses of people."""
         return {
-            "limiters": [_limiter_body(await each.stats(hashed=True)) for each in self._backend.limits.all]
+            "limiters": [
+                _limiter_body(await settled(each.stats(hashed=True))) for each in self._backend.limits.all
+            ]
         }
 
     def breakers(self) -> dict[str, Any]:

@@ -33,6 +33,8 @@ class Settings:
     """Where browsers find the backend. With https, cookies are `Secure` and carry the `__Host-` prefix."""
     var: Path = Path("var")
     """The folder for everything that is written: database, recordings, outbox, secret."""
+    allowed_origins: tuple[str, ...] = ()
+    """Origins, besides `public_url`, whose pages may use the backend from a browser."""
     trusted_proxies: tuple[str, ...] = ()
     """Networks whose X-Forwarded-For is believed, such as `10.0.0.0/8,192.168.0.0/16`."""
     monitoring_token: str = ""
@@ -44,12 +46,34 @@ class Settings:
     drain_notice: float = 0.0
     """How long, after SIGTERM, the backend still accepts while /health/ready already says no."""
 
-    limiter_store: Literal["memory", "sqlite"] = "memory"
-    """Where limits are counted. `sqlite` survives a restart and is shared by the processes of one machine."""
+    database_url: str = ""
+    """`postgresql://…` of a role that owns no table. Left empty, a file in the var folder."""
+    database_owner_url: str = ""
+    """The role that makes the tables, where it is another one."""
+    redis_url: str = ""
+    """Where processes share their breakers, and their limits if `limiter_store` says so."""
+    storage_url: str = ""
+    """S3-compatible storage. Left empty, a folder."""
+    storage_bucket: str = "recordings"
+    storage_region: str = "us-east-1"
+    storage_key: str = ""
+    storage_secret: str = ""
+    smtp_host: str = ""
+    """Where mail is handed over. Left empty, it is written to a folder."""
+    smtp_port: int = 25
+    mail_from: str = "no-reply@example.com"
+
+    limiter_store: Literal["memory", "sqlite", "redis"] = "memory"
+    """Where limits are counted. `sqlite` survives a restart and is shared by the processes of one machine,
+    `redis` by those of many."""
     hashing_threads: int = max(1, (os.cpu_count() or 2) - 1)
     """How many passwords are hashed at a time: one core stays free for everybody else."""
     hashing_queue: int = 50
     """How many more may wait: at 25 ms a hash about a second; whoever comes next gets a 503 at once."""
+    database_connections: int = 8
+    """How many connections a process has to the database at most."""
+    request_threads: int = 48
+    """Under WSGI, how many requests a process serves at a time."""
 
     session_lifetime: float = 30 * 86_400.0
     """A session ends this long after login, however busy."""
@@ -116,6 +140,11 @@ class Settings:
             raise ValueError(f"{PREFIX}TRUSTED_PROXIES: {error}") from None
         for field in dataclasses.fields(self):
             _check_number(field.name, getattr(self, field.name))
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Whose pages may use the backend from a browser."""
+        return (self.public_url.rstrip("/"), *self.allowed_origins)
 
     @property
     def secure_cookies(self) -> bool:

@@ -1,1 +1,18 @@
-"""The HTTP interface, the same for every framework: a table of routes, each from a request to a reply."""
+"""The HTTP interface, whatever framework speaks it: a table of routes, each a coroutine over the backend."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from examples.backend.api import accounts, monitoring, recordings, webhooks
+
+if TYPE_CHECKING:
+    from examples.backend.api.http import Route
+
+ROUTES: Final[tuple[Route, ...]] = (
+    *accounts.ROUTES,
+    *recordings.ROUTES,
+    *webhooks.ROUTES,
+    *monitoring.ROUTES,
+)
+"""Every route of the backend but the WebSocket, which is no request and reply."""

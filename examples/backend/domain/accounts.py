@@ -16,13 +16,15 @@ from __future__ import annotations
 import logging
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from resilience import ErrorCode, ServiceError, authentication_error, fold, validation_error
 from resilience.clock import SYSTEM_CLOCK
 from resilience.janitor.sessions import session_id_of
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from examples.backend.domain.codes import OneTimeCode, OneTimeCodes
     from examples.backend.domain.limits import Limits
     from resilience.clock import Clock
@@ -46,7 +48,23 @@ class User:
     """The one spelling of it that everything is looked up and limited by."""
     name: str
     password_hash: str
+    tenant_id: str
+    role: Literal["administrator", "member"] = "administrator"
     verified: bool = False
+    disabled: bool = False
+
+    @property
+    def is_administrator(self) -> bool:
+        """Whether this user runs the tenant."""
+        return self.role == "administrator"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """Somebody who is logged in."""
+
+    user: User
+    session: Session
 
 
 class Users(Protocol):
@@ -126,8 +144,10 @@ class Accounts:
         codes: OneTimeCodes,
         mail: Mail,
         limits: Limits,
+        sleep: Callable[[float], Awaitable[None]],
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
+        self._sleep = sleep
         self._users = users
         self._passwords = passwords
         self._sessions = sessions
@@ -149,6 +169,7 @@ class Accounts:
         key, now = fold(email), self._clock.wall()
         user = User(
             id=secrets.token_hex(16),
+            tenant_id=secrets.token_hex(16),
             email=email,
             email_key=key,
             name=name,
@@ -202,7 +223,7 @@ class Accounts:
         logger.info("new code for %s: %s", masked(email), "sent" if recipient else "not awaited")
         if recipient:
             await self._send_code(recipient, code)
-        await self._clock.sleep_async(max(0.0, begun_at + RESEND_TAKES - self._clock.now()))
+        await self._sleep(max(0.0, begun_at + RESEND_TAKES - self._clock.now()))
 
     async def login(self, email: str, password: str, address: str, old_token: str | None) -> str:
         """Begin a session, and end the one that the client had until now.
@@ -233,10 +254,11 @@ class Accounts:
         """End the session of this token; it is no error if there is none."""
         await self._sessions.delete(session_id_of(token))
 
-    async def user_of(self, token: str) -> User | None:
+    async def member_of(self, token: str) -> Member | None:
         """Return whose session this is, if it lasts."""
         session = await self._sessions.renew(token)
-        return None if session is None else await self._users.by_id(session.user_id)
+        user = None if session is None else await self._users.by_id(session.user_id)
+        return None if session is None or user is None or user.disabled else Member(user, session)
 
     async def _send_code(self, email: str, code: OneTimeCode) -> None:
         await self._mail.send(

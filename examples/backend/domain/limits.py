@@ -18,15 +18,18 @@ what the limit protects; and of a thousand parallel attempts exactly six are let
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from resilience import AsyncRateLimiter, RateLimitedError, acquire_all_async
+from resilience import RateLimitedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from resilience import Decision
-    from resilience.stores import Store
+
+    Limiter = Any
+    """A `RateLimiter` or its asynchronous twin: whichever `AcquireAll` takes."""
+    AcquireAll = Callable[[Iterable[tuple[Limiter, Sequence[str]]]], Awaitable[Decision]]
 
 
 class Limits:
@@ -35,17 +38,21 @@ class Limits:
     Email addresses come folded; network addresses as `resilience.http.client_key` has them.
 
     Args:
-        store: Where they count.
+        limiter: Makes a limiter of a quota and a name, all counting in one store.
+        acquire_all: Charges several of them, all or none.
         on_decision: Told of each decision, so that a shell can send the figures with its answer.
 
     Raises:
         RateLimitedError: From every method: the limit was reached.
     """
 
-    def __init__(self, store: Store, on_decision: Callable[[Decision], object]) -> None:
-        def limiter(quota: str, name: str) -> AsyncRateLimiter:
-            return AsyncRateLimiter(quota, name=name, store=store)
-
+    def __init__(
+        self,
+        limiter: Callable[[str, str], Limiter],
+        acquire_all: AcquireAll,
+        on_decision: Callable[[Decision], object],
+    ) -> None:
+        self._acquire_all = acquire_all
         self._on_decision = on_decision
         self._login = limiter("6/15 minutes", "login")
         self._login_address = limiter("50/hour", "login-address")
@@ -94,8 +101,8 @@ class Limits:
         """Charge a delivery: 1000 a minute for a path and tenant."""
         await self._charge((self._webhook, (path, tenant)))
 
-    async def _charge(self, *charges: tuple[AsyncRateLimiter, tuple[str, ...]]) -> None:
-        decision = await acquire_all_async(charges)
+    async def _charge(self, *charges: tuple[Limiter, tuple[str, ...]]) -> None:
+        decision = await self._acquire_all(charges)
         self._on_decision(decision)
         if not decision.allowed:
             raise RateLimitedError(decision)

@@ -112,11 +112,11 @@ class Objects(Protocol):
 class Catalogue(Protocol):
     """Which recordings are in the store."""
 
-    async def find(self, call_sid: str) -> Recording | None:
+    async def find(self, call_sid: str, tenant: str) -> Recording | None:
         """Return the recording of this call, if it is in the store."""
         ...
 
-    async def add(self, recording: Recording) -> Recording:
+    async def add(self, recording: Recording, tenant: str) -> Recording:
         """Enter `recording`, unless one of the same call is there already; return the one that is."""
         ...
 
@@ -168,7 +168,7 @@ class Recordings:
         downloads.mkdir(parents=True, exist_ok=True)
         self._remove_leftovers()
 
-    async def fetch(self, call_sid: str) -> Recording | NotReady:
+    async def fetch(self, call_sid: str, tenant: str) -> Recording | NotReady:
         """Return the recording of this call, bringing it into the store first if need be.
 
         Raises:
@@ -176,14 +176,16 @@ class Recordings:
                 failed (502, 503); the circuit breaker rejected the call (503).
             DeadlineExceeded: It could not be done in time (504).
         """
-        return await self._flights.share(call_sid, partial(self._fetch, call_sid))
+        return await self._flights.share(f"{tenant}/{call_sid}", partial(self._fetch, call_sid, tenant))
 
     async def sound(self, recording: Recording) -> AsyncIterator[bytes]:
         """Open the sound of a stored recording; return its pieces."""
         return await self._objects.get(recording.object_key)
 
-    async def _fetch(self, call_sid: str) -> Recording | NotReady:
-        if stored := await self._catalogue.find(call_sid):  # asked here, or it could be stored in between
+    async def _fetch(self, call_sid: str, tenant: str) -> Recording | NotReady:
+        if stored := await self._catalogue.find(
+            call_sid, tenant
+        ):  # asked here, or it could be stored in between
             return stored
         with deadline(self._within):
             call = await self._telephony.call(call_sid)
@@ -191,9 +193,9 @@ class Recordings:
                 raise not_found_error("Call")
             if call.recording_url is None:
                 return self._expected(call)
-            return await self._bring(call, call.recording_url)
+            return await self._bring(call, call.recording_url, tenant)
 
-    async def _bring(self, call: Call, url: str) -> Recording | NotReady:
+    async def _bring(self, call: Call, url: str, tenant: str) -> Recording | NotReady:
         with self._unfinished_download() as file:
             sound = await self._telephony.download(url, file)
             if sound is None:
@@ -202,7 +204,8 @@ class Recordings:
             await self._objects.put(object_key, file, sound.content_type)
         logger.info("stored the recording of call %s: %d bytes", call.sid, sound.size)
         return await self._catalogue.add(
-            Recording(call=call, sound=sound, object_key=object_key, stored_at=self._clock.wall())
+            Recording(call=call, sound=sound, object_key=object_key, stored_at=self._clock.wall()),
+            tenant,
         )
 
     def _expected(self, call: Call) -> NotReady:

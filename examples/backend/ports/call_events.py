@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from examples.backend.ports.database import insert
+from examples.backend.ports.tables import call_events
+
 if TYPE_CHECKING:
-    import sqlite3
+    from sqlalchemy import Connection
 
     from examples.backend.domain.webhooks import CallEvent
     from examples.backend.ports.database import Database
 
 
-class SQLiteCallEvents:
+class DatabaseCallEvents:
     """Answers `examples.backend.domain.webhooks.CallEvents`."""
 
     def __init__(self, database: Database) -> None:
@@ -20,15 +23,14 @@ class SQLiteCallEvents:
     async def add(self, event: CallEvent) -> bool:
         """Note `event`; return whether it was news."""
 
-        def add(db: sqlite3.Connection) -> bool:
-            done = db.execute(
-                """
-                INSERT INTO call_events (tenant, call_sid, status, date_updated, received_at)
-                VALUES (?, ?, ?, ?, ?)
-                ON CONFLICT DO NOTHING
-                """,
-                (event.tenant, event.call_sid, event.status, event.date_updated, event.received_at),
+        def add(db: Connection) -> bool:
+            note = insert(db, call_events).values(
+                tenant_id=event.tenant,
+                call_sid=event.call_sid,
+                status=event.status,
+                date_updated=event.date_updated,
+                received_at=event.received_at,
             )
-            return done.rowcount == 1
+            return db.execute(note.on_conflict_do_nothing()).rowcount == 1
 
-        return await self._database.write(add)
+        return await self._database.write(add, tenant=event.tenant)

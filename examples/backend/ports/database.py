@@ -1,88 +1,158 @@
-"""The database: one SQLite file, plain SQL, migrations in order of their numbers.
+"""The database: SQLAlchemy Core on SQLite or PostgreSQL, one set of statements for both.
 
-One connection, used by one thread: transactions are whole and follow one another, and the event loop
-never waits for a disk. Whatever must happen together is one function that is given to `write`.
+Why SQLAlchemy Core: the statements are written once, and checked against the tables, for a file on a bare
+machine and for a server; its pool survives a server's restart. Why synchronous: a transaction is one plain
+function of a connection, run whole on one of a few threads, so that no transaction stays open across an
+`await`, and both shells run the same one.
+
+Each piece of work is for one tenant, or says that it is for all by `tenant=EVERY`. On PostgreSQL the rows of
+other tenants are then out of reach even for a statement that forgets to ask for its own.
 """
 
 from __future__ import annotations
 
-import sqlite3
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from examples.backend.ports.workers import Workers
+import alembic.command
+import alembic.config
+from sqlalchemy import Engine, create_engine, event, make_url, text
+from sqlalchemy.dialects import postgresql, sqlite
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+
+    from sqlalchemy import Connection, Table
+    from sqlalchemy.dialects.postgresql import Insert as PostgresInsert
+    from sqlalchemy.dialects.sqlite import Insert as SQLiteInsert
+
+    from examples.backend.ports.workers import Workers
 
 T = TypeVar("T")
 
-MIGRATIONS: Final = Path(__file__).parent.parent / "migrations"
-BUSY_TIMEOUT: Final = 2.0
+EVERY: Final = "*"
+"""In place of a tenant's id: work that must see the rows of all, such as looking up who logs in."""
+BUSY_TIMEOUT: Final = 5.0
 """Seconds to wait while another process writes."""
+STATEMENT_TIMEOUT: Final = 5.0
+"""Seconds that PostgreSQL gives one statement."""
+LOCK_FOR_MIGRATIONS: Final = 7_205_759
+"""A number of ours for PostgreSQL's advisory locks: one process migrates, the others wait for it."""
 
 
 class Database:
-    """Runs transactions on the SQLite file at `path`, which is made and brought up to date if need be."""
+    """Runs transactions.
 
-    def __init__(self, path: Path) -> None:
-        self._connection = sqlite3.connect(
-            path,
-            timeout=BUSY_TIMEOUT,
-            isolation_level=None,  # transactions begin where it says BEGIN
-            check_same_thread=False,  # made here, used by the worker only
+    Args:
+        url: Of SQLite or PostgreSQL, as SQLAlchemy writes it; `postgresql://` is taken as psycopg's.
+        workers: Who waits for the database.
+        connections: How many are open at most.
+    """
+
+    def __init__(self, url: str, workers: Workers, *, connections: int = 8) -> None:
+        self.engine = connect(url, connections)
+        self._workers = workers
+        self._is_sqlite = self.engine.dialect.name == "sqlite"
+        self._writing: contextlib.AbstractContextManager[object] = (
+            threading.Lock() if self._is_sqlite else contextlib.nullcontext()
         )
-        self._connection.row_factory = sqlite3.Row
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = NORMAL")  # in WAL mode a crash may lose, never tear
-        self._connection.execute("PRAGMA foreign_keys = ON")
-        self._worker = Workers("The database", threads=1, queue=1000)
-        self._migrate()
+        """SQLite has one writer at a time; those of this process wait here, in turn, and not by polling."""
 
-    async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Return what `work` returns, called with the connection."""
-        return await self._worker.run(work, self._connection)
+    async def read(self, work: Callable[[Connection], T], *, tenant: str) -> T:
+        """Return what `work` returns, called with a connection inside one transaction that only reads."""
+        return await self._workers.run(self._read, work, tenant)
 
-    async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Return what `work` returns, called with the connection inside one transaction."""
-        return await self._worker.run(self._transact, work)
+    async def write(self, work: Callable[[Connection], T], *, tenant: str) -> T:
+        """Return what `work` returns, called with a connection inside one transaction."""
+        return await self._workers.run(self._write, work, tenant)
 
     def close(self) -> None:
-        """Finish what has begun, and close the file."""
-        self._worker.close()
-        self._connection.close()
+        """Finish what has begun, and close the connections."""
+        self._workers.close()
+        self.engine.dispose()
 
-    def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        self._connection.execute("BEGIN IMMEDIATE")  # the write lock at once: two readers that both turn
-        try:  # into writers would be a deadlock
-            result = work(self._connection)
-            self._connection.execute("COMMIT")
-        except BaseException:
-            if self._connection.in_transaction:  # a full disk, say, has SQLite itself roll back
-                self._connection.execute("ROLLBACK")
-            raise
-        return result
+    def _read(self, work: Callable[[Connection], T], tenant: str) -> T:
+        with self.engine.connect() as connection, connection.begin():
+            self._enter(connection, tenant)
+            return work(connection)
 
-    def _migrate(self) -> None:
-        """Run the migrations that this file has not seen, all or none."""
+    def _write(self, work: Callable[[Connection], T], tenant: str) -> T:
+        with self._writing, self.engine.connect() as connection:
+            with connection.execution_options(writes=True).begin():
+                self._enter(connection, tenant)
+                return work(connection)
 
-        def migrate(connection: sqlite3.Connection) -> None:
-            (seen,) = connection.execute("PRAGMA user_version").fetchone()
-            for script in sorted(MIGRATIONS.glob("*.sql")):
-                number = int(script.name.partition("_")[0])
-                if number > seen:
-                    for statement in _statements(script.read_text()):
-                        connection.execute(statement)
-                    connection.execute(f"PRAGMA user_version = {number}")
-
-        self._transact(migrate)
+    def _enter(self, connection: Connection, tenant: str) -> None:
+        """Tell PostgreSQL for whom this transaction is; it forgets it at the transaction's end."""
+        if not self._is_sqlite:
+            connection.execute(text("SELECT set_config('app.tenant', :tenant, true)"), {"tenant": tenant})
 
 
-def _statements(script: str) -> Iterator[str]:
-    """Yield the statements of `script`; `executescript` would commit behind our back."""
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
+def connect(url: str, connections: int = 8) -> Engine:
+    """Return an engine for `url`; it connects when it is first used."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        engine = create_engine(parsed, pool_size=connections, connect_args={"timeout": BUSY_TIMEOUT})
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    options = f"-c statement_timeout={STATEMENT_TIMEOUT * 1000:.0f}"
+    return create_engine(
+        parsed.set(drivername="postgresql+psycopg"),
+        pool_size=connections,
+        max_overflow=0,
+        pool_timeout=BUSY_TIMEOUT,
+        pool_pre_ping=True,  # a server that was restarted costs nobody an error
+        connect_args={"connect_timeout": 2, "options": options, "application_name": "backend"},
+    )
+
+
+def migrate(url: str) -> None:
+    """Bring the tables up to date. Any number of processes may begin with it at the same time."""
+    engine = connect(url, 1)
+    try:
+        with engine.connect() as connection:
+            if engine.dialect.name == "sqlite":
+                with connection.execution_options(writes=True).begin():
+                    _upgrade(connection)
+            else:
+                with connection.begin():
+                    connection.execute(
+                        text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_FOR_MIGRATIONS}
+                    )
+                    _upgrade(connection)
+    finally:
+        engine.dispose()
+
+
+def insert(connection: Connection, table: Table) -> SQLiteInsert | PostgresInsert:
+    """Return an INSERT of this connection's dialect, for `on_conflict_do_nothing` and its like."""
+    if connection.dialect.name == "sqlite":
+        return sqlite.insert(table)
+    return postgresql.insert(table)
+
+
+def alembic_config(connection: Connection | None = None) -> alembic.config.Config:
+    """Return where alembic finds the migrations."""
+    config = alembic.config.Config()
+    config.set_main_option("script_location", "examples.backend:migrations")
+    config.attributes["connection"] = connection
+    return config
+
+
+def _upgrade(connection: Connection) -> None:
+    alembic.command.upgrade(alembic_config(connection), "head")
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # transactions begin where `_begin_sqlite` says so
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")  # in WAL mode a crash may lose, never tear
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """Take the write lock at once where it will be needed: two readers that both turn writers deadlock."""
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -7,16 +7,17 @@ puts an `S3Store` here passes `retry_config={"max_retries": 0}`, so that one att
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import obstore
 from obstore.store import LocalStore
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-    from resilience import AsyncRetryManager
+    from examples.backend.kit import Retries
+    from examples.backend.ports.workers import Workers
 
 
 class FolderObjects:
@@ -24,18 +25,24 @@ class FolderObjects:
 
     Args:
         folder: Where the objects lie.
+        workers: Who waits for the disk.
         retries: How storing is retried, and which breaker guards it.
     """
 
-    def __init__(self, folder: Path, retries: AsyncRetryManager) -> None:
+    def __init__(self, folder: Path, workers: Workers, retries: Retries) -> None:
         self._store = LocalStore(folder, mkdir=True)
+        self._workers = workers
         self._retries = retries
 
     async def put(self, key: str, file: Path, content_type: str) -> None:  # noqa: ARG002 - a folder keeps none
         """Store `file` under `key`, whole or not at all."""
-        await self._retries.execute(obstore.put_async, self._store, key, file)
+        await self._retries.execute(self._workers.run, obstore.put, self._store, key, file)
 
     async def get(self, key: str) -> AsyncIterator[bytes]:
         """Open what is stored under `key`; return its pieces."""
-        found = await self._retries.execute(obstore.get_async, self._store, key)
-        return (bytes(piece) async for piece in found.stream())
+        found = await self._retries.execute(self._workers.run, obstore.get, self._store, key)
+        return self._pieces(iter(found.stream()))
+
+    async def _pieces(self, stream: Iterator[Any]) -> AsyncIterator[bytes]:
+        while (piece := await self._workers.run(next, stream, None)) is not None:
+            yield bytes(piece)

@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
+    from examples.backend.kit import Retries
+    from examples.backend.ports.http_client import Answer, Client
     from examples.backend.settings import Settings
-    from resilience import AsyncRetryManager, CircuitBreaker
+    from resilience import CircuitBreaker
 
 UNUSABLE: Final = ErrorCode("EXTERNAL_SERVICE_ERROR", 502, "A service we depend on failed", public=False)
 """The library's code of this name, but not worth a retry: asking again would give the same answer."""
@@ -51,30 +53,24 @@ class HTTPTelephony:
 
     Args:
         settings: Where the provider is, how to log in, and what to bear with.
+        client: Makes the requests.
         retries: How requests are retried.
         breaker: What guards them; the retries ask it.
     """
 
-    def __init__(self, settings: Settings, retries: AsyncRetryManager, breaker: CircuitBreaker) -> None:
+    def __init__(self, settings: Settings, client: Client, retries: Retries, breaker: CircuitBreaker) -> None:
         self._account = settings.telephony_account
         self._max_size = settings.recording_max_size
         self._zone = timezone(timedelta(seconds=settings.telephony_utc_offset))
         self._retries = retries
         self._breaker = breaker
-        self._client = httpx2.AsyncClient(
-            base_url=settings.telephony_url,
-            auth=(settings.telephony_key, settings.telephony_token),
-            headers={"Accept-Encoding": "identity"},  # a few compressed bytes can be gigabytes of sound
-            timeout=settings.telephony_timeout,
-            follow_redirects=False,
-            trust_env=False,
-        )
-        self._scheme = self._client.base_url.scheme
-        self._hosts = {self._client.base_url.netloc.decode(), *settings.telephony_recording_hosts}
+        self._client = client
+        self._scheme = client.base_url.scheme
+        self._hosts = {client.base_url.netloc.decode(), *settings.telephony_recording_hosts}
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        await self._client.close()
 
     async def call(self, call_sid: str) -> Call | None:
         """Return the call's details; None if there is no such call."""
@@ -102,14 +98,14 @@ class HTTPTelephony:
     async def _read(self, path: str) -> bytes | None:
         """Make one request; return the body, or None if there is nothing there."""
         async with self._client.stream("GET", path) as answer:
-            if answer.status_code == NOT_FOUND:
+            if answer.response.status_code == NOT_FOUND:
                 return None
             return b"".join([chunk async for chunk in _body(answer, MAX_DETAILS)])
 
     async def _download(self, url: httpx2.URL, into: Path) -> Sound | None:
         """Make one request; write the sound to `into`, or return None if there is nothing there."""
         async with self._client.stream("GET", url) as answer:
-            if answer.status_code == NOT_FOUND:
+            if answer.response.status_code == NOT_FOUND:
                 return None
             size, digest, beginning = 0, hashlib.sha256(), b""
             with into.open("wb") as file:  # into the page cache: quicker than a thread could be told to
@@ -118,7 +114,7 @@ class HTTPTelephony:
                     digest.update(chunk)
                     beginning += chunk[: LONGEST_BEGINNING - len(beginning)]
                     file.write(chunk)
-            content_type = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+            content_type = answer.response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if content_type not in SOUND_TYPES or not beginning.startswith(SOUND_BEGINNINGS):
             raise _nonsense(f"a recording of {size} bytes and type {content_type!r} is no sound")
         return Sound(content_type=content_type, size=size, sha256=digest.hexdigest())
@@ -172,13 +168,13 @@ class HTTPTelephony:
             raise _nonsense("the provider refused the request") from error
 
 
-async def _body(answer: httpx2.Response, max_size: int) -> AsyncIterator[bytes]:
+async def _body(answer: Answer, max_size: int) -> AsyncIterator[bytes]:
     """Yield the body of a good answer in pieces, and no more of it than `max_size` bytes."""
-    answer.raise_for_status()
-    if "Content-Encoding" in answer.headers:
+    answer.response.raise_for_status()
+    if "Content-Encoding" in answer.response.headers:
         raise _nonsense("the answer is compressed, which was not asked for")
     size = 0
-    async for chunk in answer.aiter_raw():
+    async for chunk in answer.pieces():
         size += len(chunk)
         if size > max_size:
             raise _nonsense(f"the answer is longer than {max_size} bytes")

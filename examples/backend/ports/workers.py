@@ -1,4 +1,4 @@
-"""Threads for work that blocks, so that the event loop never does.
+"""Who does the work that blocks: a few threads for coroutines, or the calling thread itself.
 
 The queue before them is bounded. A queue that grows without a bound serves nobody: whoever is at its end
 has given up by the time it is his turn. It is better to say at once that we are busy.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
 
 from resilience import service_unavailable_error
 
@@ -21,7 +21,23 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Workers:
+class Workers(Protocol):
+    """Does one kind of work, a bounded amount at a time."""
+
+    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what `work` returns.
+
+        Raises:
+            ServiceError: Too much is waiting already (503), and nothing was begun.
+        """
+        ...
+
+    def close(self) -> None:
+        """Finish what has begun, and take no more."""
+        ...
+
+
+class OnThreads:
     """A few threads that do one kind of work for coroutines.
 
     Args:
@@ -55,3 +71,35 @@ class Workers:
 
     def _leave(self, _done: Future[T]) -> None:
         self._places.release()
+
+
+class InThisThread:
+    """Lets a calling thread do the work itself, no more than a few at a time. It never suspends.
+
+    Args:
+        name: What they do, for errors.
+        threads: How many threads may work at a time.
+        queue: How many more may wait for that.
+    """
+
+    def __init__(self, name: str, *, threads: int, queue: int) -> None:
+        self._name = name
+        self._turns = threading.Semaphore(threads)
+        self._places = threading.BoundedSemaphore(threads + queue)
+
+    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what `work` returns, called here and now, or when it is this thread's turn.
+
+        Raises:
+            ServiceError: Too many threads wait already (503), and nothing was begun.
+        """
+        if not self._places.acquire(blocking=False):
+            raise service_unavailable_error(self._name, retry_after=1.0)
+        try:
+            with self._turns:
+                return work(*args, **kwargs)
+        finally:
+            self._places.release()
+
+    def close(self) -> None:
+        """Do nothing: the threads are their callers'."""

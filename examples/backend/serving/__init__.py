@@ -1,0 +1,1 @@
+"""How each server is run, and ended in our order."""
