@@ -9,13 +9,21 @@ right after sending it. All other responses pass at once and, unless they are er
 response has started, a failure is logged and goes up to the server, which ends the connection; once it is
 complete, a failure, of a background task say, is only logged, so that the connection lives on. Once the
 client has left, nobody is there to be answered: what is not its own doing is logged, and that is all.
+
+A body that is refused (see `intake.py`) ends the connection: the rest of it is not worth waiting for. After a
+413 what still arrives is thrown away for a moment, since a connection that is closed on a client while it
+sends takes the answer with it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import asyncio
+import contextlib
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
 
 from examples.adapters.exchange import CURRENT, LARGEST_BODY, Exchange, Settings
+from examples.adapters.intake import Intake
 from resilience.clock import SYSTEM_CLOCK
 from resilience.http import to_service_error
 
@@ -36,6 +44,9 @@ if TYPE_CHECKING:
 _LAST = {"http.response.body", "http.response.pathsend", "websocket.close", "websocket.http.response.body"}
 """The messages that may be an application's last; a body may say that more follows."""
 
+LINGER: Final = 1.0
+"""Seconds that a client which is told that its body is too large may go on sending it."""
+
 _POLICY_VIOLATION = 1008
 _INTERNAL_ERROR = 1011
 _TRY_AGAIN_LATER = 1013
@@ -52,7 +63,10 @@ class ResilienceMiddleware:
         development: Whether to show details and what is internal.
         mapper: What turns any exception into the error to answer with.
         style: Which rate-limit headers: `"x"`, `"ietf"` or `"both"`.
-        clock: Where the wall time of the timestamps comes from.
+        clock: Where the wall time of the timestamps comes from, and how long a body took.
+        max_body: Bytes that a request's body may have, else it is answered 413; None for any number.
+        body_timeout: Seconds that are waited for a request's body, in all, else it is answered 408; None for
+            as long as it takes. Both bounds need asyncio.
     """
 
     def __init__(
@@ -63,9 +77,11 @@ class ResilienceMiddleware:
         mapper: Mapper = to_service_error,
         style: Style = "x",
         clock: Clock = SYSTEM_CLOCK,
+        max_body: int | None = None,
+        body_timeout: float | None = None,
     ) -> None:
         self._app = app
-        self._settings = Settings(development, mapper, style, clock)
+        self._settings = Settings(development, mapper, style, clock, max_body, body_timeout).checked()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection; what is neither HTTP nor a WebSocket passes through."""
@@ -76,6 +92,7 @@ class ResilienceMiddleware:
         connection = (_Http if scope["type"] == "http" else _WebSocket)(exchange, scope, receive, send)
         token = CURRENT.set(exchange)
         try:
+            connection.require_body()
             await self._app(scope, connection.receive, connection.send)
             await connection.finish()
         except Exception as exception:
@@ -125,6 +142,9 @@ class _Connection:
         self.is_abandoned = False
         """Whether the client has left."""
 
+    def require_body(self) -> None:
+        """Raise what is wrong with the request's body; only a request has one."""
+
     async def receive(self) -> Message:
         """Pass on what the server says, and notice when the client leaves."""
         message = await self._receive()
@@ -132,30 +152,66 @@ class _Connection:
             self.is_abandoned = True
         return message
 
-    async def _respond(self, response: ErrorResponse, kind: str) -> None:
+    async def _respond(self, response: ErrorResponse, kind: str, *, more_body: bool = False) -> None:
         self.is_late = True
         headers = [
             (name.lower().encode("ascii"), value.encode("latin-1")) for name, value in response.headers
         ]
         await self._send({"type": f"{kind}.response.start", "status": response.status, "headers": headers})
-        await self._send({"type": f"{kind}.response.body", "body": response.body})
-        self.is_complete = True
+        await self._send({"type": f"{kind}.response.body", "body": response.body, "more_body": more_body})
+        self.is_complete = not more_body
 
 
 class _Http(_Connection):
-    """A request: its response passes, unless it is an error that a framework wrote."""
+    """A request: its body is kept within bounds; its response passes, unless a framework wrote an error."""
 
     def __init__(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(exchange, scope, receive, send)
+        lengths = [value.decode("latin-1") for name, value in scope["headers"] if name == b"content-length"]
+        self._intake = Intake(lengths, exchange.settings.max_body, exchange.settings.body_timeout)
         self._held: tuple[int, HeaderList] = (0, [])
         self._body = bytearray()
         self._holding = False
         self._replaced = False
 
+    def require_body(self) -> None:
+        """Raise what is wrong with the request's body, if anything is known to be."""
+        if self._intake.refusal is not None:
+            raise self._intake.refusal
+
+    async def receive(self) -> Message:
+        """Pass on the request's body, as far as it may go."""
+        intake = self._intake
+        self.require_body()
+        if intake.is_complete:
+            return await super().receive()
+        message = await self._receive_in_time()
+        if message["type"] == "http.request":
+            intake.take(len(message.get("body", b"")))
+            if not message.get("more_body", False):
+                intake.end()
+        return message
+
+    async def _receive_in_time(self) -> Message:
+        intake, clock = self._intake, self._exchange.settings.clock
+        if intake.left is None:
+            return await super().receive()
+        began = clock.now()
+        patience = asyncio.timeout(intake.left)
+        try:
+            async with patience:
+                return await super().receive()
+        except TimeoutError:
+            if patience.expired():
+                raise intake.expire() from None
+            raise
+        finally:
+            intake.spend(clock.now() - began)
+
     async def send(self, message: Message) -> None:
         """Pass on what the application says, or hold it."""
-        if self._replaced:
-            return  # the rest of a body that was replaced
+        if self._replaced or (self._intake.refusal is not None and not self.is_late):
+            return  # the rest of a body that was replaced, or what a refusal will replace
         if message["type"] == "http.response.start":
             await self._start(message)
         elif not self._holding:
@@ -168,6 +224,8 @@ class _Http(_Connection):
 
     async def finish(self) -> None:
         """Send what is still held, now that the application has returned."""
+        if not self.is_late:
+            self.require_body()
         if self._holding and not self._replaced:
             await self._replace()
         elif not (self.is_late or self.is_abandoned):
@@ -177,7 +235,24 @@ class _Http(_Connection):
         """Answer with the error that `exception` stands for."""
         self._replaced = True
         error = self._exchange.error_from(exception)
-        await self._respond(self._exchange.response_for(error), "http")
+        if self._intake.refusal is None:
+            await self._respond(self._exchange.response_for(error), "http")
+        else:
+            await self._part(self._exchange.response_for(self._intake.refusal))
+
+    async def _part(self, response: ErrorResponse) -> None:
+        """Answer, and have the server end the connection: the request's body is not read to its end."""
+        if not self._intake.is_complete and self._scope.get("http_version", "1.1").startswith("1"):
+            response.headers.append(("Connection", "close"))
+        is_arriving = not self._intake.is_complete and response.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+        await self._respond(response, "http", more_body=is_arriving)
+        if is_arriving:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LINGER):
+                    while (await super().receive()).get("more_body", False):
+                        pass
+            await self._send({"type": "http.response.body", "body": b""})
+            self.is_complete = True
 
     async def _start(self, message: Message) -> None:
         headers = [

@@ -18,7 +18,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import quote
 
-from resilience import http
+from resilience import checks, http
 from resilience.clock import SYSTEM_CLOCK
 from resilience.http.headers import limit_headers
 
@@ -75,7 +75,7 @@ def note(decision: Decision) -> None:
 
 
 class Settings(NamedTuple):
-    """How errors are answered."""
+    """How errors are answered, and what a request's body may be."""
 
     development: bool = False
     """Whether to show details and what is internal."""
@@ -84,28 +84,40 @@ class Settings(NamedTuple):
     style: Style = "x"
     """Which rate-limit headers: `"x"`, `"ietf"` or `"both"`."""
     clock: Clock = SYSTEM_CLOCK
-    """Where the wall time of the timestamps comes from."""
+    """Where the wall time of the timestamps comes from, and how long a body took."""
+    max_body: int | None = None
+    """Bytes that a request's body may have."""
+    body_timeout: float | None = None
+    """Seconds that are waited for a request's body, in all."""
+
+    def checked(self) -> Settings:
+        """Return the settings, if the bounds are ones that can be kept."""
+        if self.max_body is not None:
+            checks.count("max_body", self.max_body, least=0)
+        if self.body_timeout is not None:
+            checks.number("body_timeout", self.body_timeout, above=0)
+        return self
 
 
 class Exchange:
     """One request and what is known about its answer; it belongs to that request only.
 
     Args:
-        settings: How errors are answered.
+        settings: How errors are answered, and what the request's body may be.
         method: The request's method.
         path: Its path, decoded, as bytes.
         accept: Its `Accept` header; several lines joined by commas.
         proposed_id: The request id that the client sent, unchecked.
     """
 
-    __slots__ = ("_accept", "_method", "_path", "_settings", "decisions", "request_id")
+    __slots__ = ("_accept", "_method", "_path", "decisions", "request_id", "settings")
 
     def __init__(
         self, settings: Settings, method: str, path: bytes, accept: str | None, proposed_id: str | None
     ) -> None:
         self.request_id = http.request_id(proposed_id)
         self.decisions: list[Decision] = []
-        self._settings = settings
+        self.settings = settings
         self._method = method
         self._path = path
         self._accept = accept
@@ -117,7 +129,7 @@ class Exchange:
 
     def error_from(self, exception: Exception) -> ServiceError:
         """Return the error to answer with; log what is not the client's doing."""
-        error = self._settings.mapper(exception)
+        error = self.settings.mapper(exception)
         if error.status == 500:  # noqa: PLR2004 - Internal Server Error
             self.log_failure("failed", exception if error is exception else error.__cause__ or exception)
         elif error.status > 500:  # noqa: PLR2004 - a dependency's failure, a deadline
@@ -127,7 +139,7 @@ class Exchange:
 
     def response_for(self, error: ServiceError) -> http.ErrorResponse:
         """Return the response that tells `error`."""
-        settings = self._settings
+        settings = self.settings
         response = http.error_response(
             error,
             request_id=self.request_id,
@@ -155,7 +167,7 @@ class Exchange:
         readable = _decompressed(headers, body)
         if http.is_error_body(readable):
             return http.ErrorResponse(status, self.with_own_headers(status, headers), body)
-        response = self.response_for(http.parse_error(status, headers, readable, clock=self._settings.clock))
+        response = self.response_for(http.parse_error(status, headers, readable, clock=self.settings.clock))
         ours = {name.lower() for name, _ in response.headers}
         kept = [
             (name, value)
@@ -166,7 +178,7 @@ class Exchange:
 
     def with_own_headers(self, status: int, headers: HeaderList) -> HeaderList:
         """Return the headers of a response that passes, with the request id and the rate limits added."""
-        limits = limit_headers(status, self.decisions, self._settings.style, self._settings.clock)
+        limits = limit_headers(status, self.decisions, self.settings.style, self.settings.clock)
         present = {name.lower() for name, _ in headers}
         return [
             *((name, value) for name, value in headers if name.lower() != "x-request-id"),

@@ -5,6 +5,10 @@ so that whatever fails before is still answered properly; after it, a failure is
 server, which ends the connection.
 
 Flask answers exceptions itself: set `app.config["PROPAGATE_EXCEPTIONS"] = True`, and they arrive here.
+
+WSGI knows no time: a read of the request's body blocks until the bytes are there. `body_timeout` ends it by
+shutting the receiving side of the connection, where the server lets it be reached (gunicorn and werkzeug do).
+With other servers it is looked at between two reads only, and the server's own limit has to end the read.
 """
 
 from __future__ import annotations
@@ -14,6 +18,8 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from examples.adapters.exchange import CURRENT, LARGEST_BODY, Exchange, Settings
+from examples.adapters.intake import Intake
+from examples.adapters.wsgi_input import Input
 from resilience.clock import SYSTEM_CLOCK
 from resilience.http import to_service_error
 
@@ -45,7 +51,10 @@ class ResilienceMiddleware:
         development: Whether to show details and what is internal.
         mapper: What turns any exception into the error to answer with.
         style: Which rate-limit headers: `"x"`, `"ietf"` or `"both"`.
-        clock: Where the wall time of the timestamps comes from.
+        clock: Where the wall time of the timestamps comes from, and how long a body took.
+        max_body: Bytes that a request's body may have, else it is answered 413; None for any number.
+        body_timeout: Seconds that are waited for a request's body, in all, else it is answered 408; None for
+            as long as it takes.
     """
 
     def __init__(
@@ -56,9 +65,11 @@ class ResilienceMiddleware:
         mapper: Mapper = to_service_error,
         style: Style = "x",
         clock: Clock = SYSTEM_CLOCK,
+        max_body: int | None = None,
+        body_timeout: float | None = None,
     ) -> None:
         self._app = app
-        self._settings = Settings(development, mapper, style, clock)
+        self._settings = Settings(development, mapper, style, clock, max_body, body_timeout).checked()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
@@ -73,8 +84,12 @@ class ResilienceMiddleware:
         environ["HTTP_X_REQUEST_ID"] = environ["resilience.request_id"] = exchange.request_id
         context = copy_context()
         context.run(CURRENT.set, exchange)
-        response = _Response(exchange, context, start_response)
+        length = environ.get("CONTENT_LENGTH")
+        intake = Intake([length] if length else [], self._settings.max_body, self._settings.body_timeout)
+        environ["wsgi.input"] = Input(environ, intake, self._settings.clock)
+        response = _Response(exchange, intake, context, start_response)
         try:
+            response.require_body()
             chunks = context.run(self._app, environ, response.start)
         except Exception as exception:  # noqa: BLE001 - any failure has an answer
             return response.fail(exception)
@@ -84,8 +99,11 @@ class ResilienceMiddleware:
 class _Response:
     """The response to one request, and the iterator over its body."""
 
-    def __init__(self, exchange: Exchange, context: Context, start_response: StartResponse) -> None:
+    def __init__(
+        self, exchange: Exchange, intake: Intake, context: Context, start_response: StartResponse
+    ) -> None:
         self._exchange = exchange
+        self._intake = intake
         self._context = context
         self._start_response = start_response
         self._status = ""
@@ -123,7 +141,8 @@ class _Response:
     def body(self, chunks: Iterable[bytes], file_wrapper: Any) -> Iterable[bytes]:
         """Return the body for the server; what cannot fail on the way is handed through as it is."""
         is_file = isinstance(file_wrapper, type) and isinstance(chunks, file_wrapper)
-        if self._status and not self._is_error and (is_file or isinstance(chunks, list | tuple)):
+        is_sound = bool(self._status) and not self._is_error and self._intake.refusal is None
+        if is_sound and (is_file or isinstance(chunks, list | tuple)):
             self._sending()
             return chunks
         self._chunks = chunks
@@ -144,12 +163,18 @@ class _Response:
         if close is not None:
             self._context.run(close)
 
+    def require_body(self) -> None:
+        """Raise what is wrong with the request's body, if anything is known to be, and can still be told."""
+        if self._intake.refusal is not None and self._write is None:
+            raise self._intake.refusal
+
     def fail(self, exception: Exception) -> list[bytes]:
         """Answer with the error that `exception` stands for, unless the response has started."""
         if self._write is not None:
             self._exchange.log_failure("failed when its response had started", exception)
             raise exception
-        return self._respond(self._exchange.response_for(self._exchange.error_from(exception)))
+        error = self._exchange.error_from(exception)
+        return self._respond(self._exchange.response_for(self._intake.refusal or error))
 
     # --- the body ---
 
@@ -166,6 +191,7 @@ class _Response:
             yield from self.fail(exception)
 
     def _rest(self) -> list[bytes]:
+        self.require_body()
         if self._is_error:
             return self._respond(
                 self._exchange.replacement(int(self._status[:3]), self._headers, bytes(self._held))
@@ -176,6 +202,7 @@ class _Response:
     def _sending(self) -> Write:
         """Have the server begin the response, unless it has."""
         if self._write is None:
+            self.require_body()
             if not self._status:
                 raise RuntimeError("the application returned without calling start_response")
             headers = self._exchange.with_own_headers(int(self._status[:3]), self._headers)
