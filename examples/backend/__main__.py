@@ -44,6 +44,7 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s  %(message)s")
     allow_many_connections()
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # what it says of each request, the policies count
     os.umask(0o077)  # what is written concerns nobody else on this machine
     try:

@@ -54,6 +54,10 @@ class Server(ThreadingHTTPServer):
         """Where it listens."""
         return f"http://127.0.0.1:{self.server_address[1]}"
 
+    def shutdown_request(self, request: Any) -> None:
+        """Close the connection at once; the polite ending of the base class would spoil a reset."""
+        self.close_request(request)
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Pass over clients that hang up, which is their right; print what else goes wrong."""
         if not isinstance(sys.exception(), ConnectionError):
@@ -69,7 +73,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def serve(self) -> None:
         """Answer the request in `command`, `path` and `headers`."""
-        raise NotImplementedError
+        self.refuse(404, "Not found")
 
     def refuse(self, status: int, message: str, *, code: str | None = None, **headers: str | None) -> None:
         """Answer with an error in the form of whom the fake stands in for."""
@@ -121,7 +125,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.reply_json(200, answer)
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _answer
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _answer  # noqa: N815 - the base class's names
 
     def read_body(self) -> bytes:
         """Return the request's body."""
@@ -132,7 +136,7 @@ class Handler(BaseHTTPRequestHandler):
         self.reply(status, json.dumps(body).encode(), {"Content-Type": "application/json", **headers})
 
     def reply(self, status: int, body: bytes, headers: Mapping[str, str | None], fault: Fault = NONE) -> None:
-        """Answer. What is told otherwise by the fault is told otherwise; headers that are None are left out."""
+        """Answer, but for what the fault says; headers that are None are left out."""
         length = {"Content-Length": str(len(body) + fault.announce)}
         self.send_response(status)
         for name, value in {**length, **headers}.items():
@@ -157,7 +161,7 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(pause)
 
     def suffer(self, fault: Fault) -> bool:
-        """Keep silent, hang up or refuse, as the fault says; return whether an answer is still to be given."""
+        """Keep silent, hang up or refuse, as the fault says; return whether an answer is still due."""
         time.sleep(fault.delay)
         if fault.reset:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, HANG_UP_BY_RESET)

@@ -73,7 +73,8 @@ def wait_for_the_end(*, with_parent: bool) -> None:
     told = threading.Event()
 
     def note_the_end() -> None:
-        sys.stdin.buffer.read()
+        while os.read(sys.stdin.fileno(), 1024):  # sys.stdin itself would be locked when the interpreter ends
+            pass
         told.set()
 
     signal.signal(signal.SIGTERM, lambda *_: told.set())
