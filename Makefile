@@ -6,6 +6,7 @@ VENV   ?= .venv
 PY     := $(VENV)/bin/python
 PIP    := $(PY) -m pip install --quiet --disable-pip-version-check
 PORT   ?= 8000
+APP    ?= asgi
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -31,6 +32,9 @@ $(VENV)/%.stamp: pyproject.toml $(VENV)/made.stamp
 
 run: $(VENV)/run.stamp            ## start the example backend and say what to try
 	$(PY) -m examples.backend --port $(PORT)
+
+run-real: $(VENV)/real.stamp      ## the same on PostgreSQL, Redis, an S3 and a mail server, with 2 workers
+	$(PY) -m examples.backend --real --app $(APP) --workers 2 --port $(PORT)
 
 test: $(VENV)/test.stamp          ## every test, with branch coverage held at 100 %
 	$(PY) -m tests.run
@@ -58,4 +62,4 @@ clean:           ## remove whatever was built here
 	rm -rf $(VENV) .venvs var build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help run test test-all check format model bench clean
+.PHONY: help run run-real test test-all check format model bench clean
