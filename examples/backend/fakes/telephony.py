@@ -2,325 +2,341 @@
 
     python -m examples.backend.fakes.telephony --port 8001
 
-Every id of 32 hexadecimal digits that begins with `c0ffee` is a call that was recorded; any other is unknown.
-Its recording is a tone, always the same for the same id. Both need HTTP Basic, key and token:
+Which calls there are is said in `provider`. All of these need HTTP Basic, key and token:
 
     GET    /v1/Accounts/{account}/Calls/{call_sid}.json    the details of a call, as strings
-    GET    /recordings/{call_sid}.wav                      its recording
+    GET    /v1/Accounts/{account}/Calls.json               the calls, page by page, the newest first
+    GET    /recordings/{call_sid}.wav                      its recording; 404 if it is not there yet
 
-Anybody may control it, so it listens on loopback only:
+A list is narrowed by `DateCreated=gte:…;lte:…`, `Sid` and `Status`, turned round by `SortBy=DateCreated:asc`,
+and has `PageSize` calls a page: 50, or at most 100; `Metadata` tells where the next page is. With
+`RecordingUrlValidity=5` to `60`, details have a `PreSignedRecordingUrl` too, which needs no login and holds
+for so many minutes; then it is answered 403.
 
-    POST   /_control/faults              {"next": 2, "status": 503}: how the next requests go wrong; see Fault
-    DELETE /_control/faults              all is well again
+Control requests, beside those in `control`; requests are counted as `calls`, `lists` and `recordings`, and
+what they are about is the call's id:
+
     PUT    /_control/calls/{call_sid}    {"RecordingUrl": null, "Status": "in-progress"}: changes its details
-    GET    /_control/requests            how many requests have come, by kind
+    POST   /_control/calls               {"count": 3, "webhook": {"url": …}}: places calls that end now
+    GET    /_control/calls               the placed calls: {sid: {"size", "sha256", "status"}}
+    GET    /_control/deliveries          what came of the webhooks
+    PUT    /_control/knobs               {"limit": 200, "ready_after": 2.0}; see `provider.Knobs`
+
+The kinds of faults:
+
+    429 500 502 503 504        these statuses; 429 with a Retry-After of a second
+    expired                    403 to a recording, as if its address had expired
+    wrong-type wrong-length    a recording that is said to be HTML; a body that ends before it should
+    torn slow reset hang       a body that breaks off or drags on; no answer, at once or after a minute
 """
 
 from __future__ import annotations
 
 import argparse
-import array
 import base64
+import binascii
+import hashlib
 import hmac
-import io
 import json
 import math
 import re
-import sys
 import threading
 import time
-import wave
-import zlib
-from collections import Counter
-from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
-SAMPLE_RATE: Final = 8000
-CALL_PATH: Final = re.compile(r"/v1/Accounts/(?P<account>\w+)/Calls/(?P<sid>\w+)\.json(\?.*)?")
+from examples.backend.fakes import control
+from examples.backend.fakes.deliveries import Deliveries, Plan
+from examples.backend.fakes.faults import Fault, Faults
+from examples.backend.fakes.process import options_of, wait_for_the_end
+from examples.backend.fakes.provider import (
+    VALIDITIES,
+    Provider,
+    order_of,
+    read,
+    recording_of,
+    written,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from examples.backend.fakes.provider import Call
+
+__all__ = ["KINDS", "Fault", "recording_of"]
+
+KINDS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "429": {"status": 429, "retry_after": "1"},
+    **{str(status): {"status": status} for status in (500, 502, 503, 504)},
+    "expired": {"on": "recordings", "status": 403, "code": "AccessDenied"},
+    "wrong-type": {"on": "recordings", "content_type": "text/html"},
+    "wrong-length": {"announce": 1000},
+    "torn": {"cut": True},
+    "slow": {"slow": 1.0},
+    "reset": {"reset": True},
+    "hang": {"delay": 60.0, "reset": True},
+}
+CALL_PATH: Final = re.compile(r"/v1/Accounts/(?P<account>\w+)/Calls/(?P<sid>\w+)\.json")
+CALLS_PATH: Final = re.compile(r"/v1/Accounts/(?P<account>\w+)/Calls\.json")
 RECORDING_PATH: Final = re.compile(r"/recordings/(?P<sid>\w+)\.wav")
-CONTROLLED_CALL_PATH: Final = re.compile(r"/_control/calls/(?P<sid>\w+)")
+USUAL_PAGE: Final = 50
+LARGEST_PAGE: Final = 100
+MOST_AT_ONCE: Final = 10_000
+"""Calls that one control request may place."""
 
 
-@dataclass(kw_only=True)
-class Fault:
-    """How requests go wrong. Each field is a key of the control request."""
-
-    next: int | None = None
-    """How many requests it concerns; None for all until the faults are deleted."""
-    on: str = "any"
-    """Which: `calls`, `recordings`, or `any`."""
-    status: int | None = None
-    """Answer with this status, 503 say."""
-    retry_after: str | None = None
-    """And with this Retry-After."""
-    location: str | None = None
-    """And with this Location."""
-    delay: float = 0.0
-    """Keep silent for so many seconds first."""
-    cut: bool = False
-    """Announce the whole body, send half of it, and hang up."""
-    trickle: float = 0.0
-    """Send the body byte by byte, with so many seconds between them."""
-    content_type: str | None = None
-    """Say that the recording is of this type."""
-
-
-class Provider:
-    """What the provider knows and counts. Any number of threads may use it."""
-
-    def __init__(self, account: str, key: str, token: str) -> None:
-        self.account = account
-        self.authorization = "Basic " + base64.b64encode(f"{key}:{token}".encode()).decode()
-        self._lock = threading.Lock()
-        self._faults: list[Fault] = []
-        self._changed_calls: dict[str, dict[str, Any]] = {}
-        self._requests: Counter[str] = Counter()
-
-    def add_fault(self, fault: Fault) -> None:
-        """Let requests go wrong; faults take effect in the order they were added."""
-        with self._lock:
-            self._faults.append(fault)
-
-    def heal(self) -> None:
-        """Let all requests go well again."""
-        with self._lock:
-            self._faults.clear()
-
-    def change_call(self, sid: str, details: dict[str, Any]) -> None:
-        """Answer with these details of the call from now on, in place of its usual ones."""
-        with self._lock:
-            self._changed_calls.setdefault(sid, {}).update(details)
-
-    def requests(self) -> dict[str, int]:
-        """Return how many requests have come, by kind."""
-        with self._lock:
-            return dict(self._requests)
-
-    def begin(self, kind: str) -> Fault:
-        """Count a request of this kind, and return how it shall go wrong, which is often not at all."""
-        with self._lock:
-            self._requests[kind] += 1
-            for fault in self._faults:
-                if fault.on in {kind, "any"}:
-                    if fault.next is not None:
-                        fault.next -= 1
-                        if not fault.next:
-                            self._faults.remove(fault)
-                    return fault
-            return Fault()
-
-    def call(self, sid: str, address: str) -> dict[str, Any] | None:
-        """Return the details of a call as the provider writes them; None if there is none."""
-        if not re.fullmatch(r"c0ffee[0-9a-f]{26}", sid):
-            return None
-        seconds = seconds_of(sid)
-        details = {
-            "Sid": sid,
-            "ParentCallSid": None,
-            "DateCreated": "2025-01-15 16:00:00",
-            "DateUpdated": "2025-01-15 16:05:00",
-            "AccountSid": self.account,
-            "To": "08030752400",
-            "From": "09900112233",
-            "PhoneNumberSid": "08030752400",
-            "Status": "completed",
-            "StartTime": "2025-01-15 16:00:00",
-            "EndTime": f"2025-01-15 16:00:{seconds:02}",
-            "Duration": str(seconds),
-            "Price": "1.500",
-            "Direction": "inbound",
-            "AnsweredBy": "human",
-            "RecordingUrl": f"{address}/recordings/{sid}.wav",
-            "Details": {"ConversationDuration": str(seconds), "Legs": []},
-        }
-        with self._lock:
-            return details | self._changed_calls.get(sid, {})
-
-
-def seconds_of(sid: str) -> int:
-    """Return how long the call lasted: 2 to 5 seconds."""
-    return 2 + zlib.crc32(sid.encode()) % 4
-
-
-def recording_of(sid: str) -> bytes:
-    """Return the call's recording: a tone as a WAV file, always the same for the same call."""
-    period = 8 + zlib.crc32(sid.encode()) % 32
-    wavelength = array.array("h", (round(9000 * math.sin(2 * math.pi * i / period)) for i in range(period)))
-    if sys.byteorder == "big":
-        wavelength.byteswap()
-    samples = SAMPLE_RATE * seconds_of(sid)
-    sound = (wavelength * (samples // period + 1))[:samples]
-    file = io.BytesIO()
-    with wave.open(file, "wb") as wav:
-        wav.setnchannels(1)
-        wav.setsampwidth(2)
-        wav.setframerate(SAMPLE_RATE)
-        wav.writeframes(sound.tobytes())
-    return file.getvalue()
-
-
-class Server(ThreadingHTTPServer):
-    """The provider's HTTP server: a thread for each connection."""
-
-    daemon_threads = True
+class Server(control.Server):
+    """The provider's HTTP server."""
 
     def __init__(self, port: int, provider: Provider) -> None:
+        super().__init__(port, Handler, Faults(KINDS))
         self.provider = provider
-        super().__init__(("127.0.0.1", port), Handler)
+        self.deliveries = Deliveries()
 
-    @property
-    def address(self) -> str:
-        """Where it listens."""
-        return f"http://127.0.0.1:{self.server_address[1]}"
+    def place_calls(
+        self, count: int = 1, webhook: dict[str, Any] | None = None, ended_within: float = 0.0, **call: Any
+    ) -> list[str]:
+        """Place calls; return their ids.
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Pass over clients that hang up, which is their right; print what else goes wrong."""
-        if not isinstance(sys.exception(), ConnectionError):
-            super().handle_error(request, client_address)
+        Args:
+            count: How many.
+            webhook: How each is announced, see `deliveries.Plan`; None for not at all.
+            ended_within: Seconds over the last of which their ends are spread; the last one ends now.
+            call: See `Provider.place_call`.
+        """
+        if not 1 <= count <= MOST_AT_ONCE:
+            raise ValueError(f"count={count!r}: 1 to {MOST_AT_ONCE} is expected")
+        plan = None if webhook is None else Plan(**webhook)
+        sids = []
+        for number in range(count):
+            ago = ended_within * (count - 1 - number) / count
+            placed = self.provider.place_call(**{"ended_ago": ago, **call})
+            sids.append(placed.sid)
+            if plan:
+                details = self.provider.details(placed, self.address)
+                event = {"CallSid": placed.sid, "DateUpdated": written(placed.ended_at)}
+                told = {"Status": placed.status, "RecordingUrl": details["RecordingUrl"]}
+                self.deliveries.announce(plan, {**event, **told}, number)
+        return sids
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(control.Handler):
     """Answers one connection's requests."""
 
     server: Server
-    protocol_version = "HTTP/1.1"
 
-    def do_GET(self) -> None:
-        """Answer the API, and the count of requests."""
-        if match := CALL_PATH.fullmatch(self.path):
-            self._answer_call(match["account"], match["sid"])
-        elif match := RECORDING_PATH.fullmatch(self.path):
-            self._answer_recording(match["sid"])
-        elif self.path == "/_control/requests":
-            self._send_json(200, self.server.provider.requests())
+    def serve(self) -> None:
+        """Answer the API, and recordings."""
+        split = urlsplit(self.path)
+        query = dict(parse_qsl(split.query))
+        if match := CALL_PATH.fullmatch(split.path):
+            self._serve_api("calls", match["account"], query, match["sid"])
+        elif match := CALLS_PATH.fullmatch(split.path):
+            self._serve_api("lists", match["account"], query)
+        elif match := RECORDING_PATH.fullmatch(split.path):
+            self._serve_recording(match["sid"], query)
         else:
-            self._send_rest_exception(404, "Not found")
+            self.refuse(404, "Not found")
 
-    def do_POST(self) -> None:
-        """Take a fault."""
-        if self.path != "/_control/faults":
-            self._send_rest_exception(404, "Not found")
+    def _serve_api(self, kind: str, account: str, query: dict[str, str], sid: str = "") -> None:
+        fault = self.server.faults.begin(kind, sid)
+        if not self.suffer(fault) or not self._is_logged_in():
+            return
+        provider = self.server.provider
+        allowance = provider.ask()
+        headers = {}
+        if allowance is not None:
+            headers["X_RateLimit_Limit"] = str(allowance.limit)
+            headers["X_RateLimit_Remaining"] = str(allowance.remaining)
+            headers["X_RateLimit_Reset"] = str(math.ceil(allowance.resets_at))
+            if not allowance.allowed:
+                wait = str(math.ceil(max(allowance.resets_at - time.time(), 1.0)))
+                self.refuse(429, "Too many requests", Retry_After=wait, **headers)
+                return
+        call = provider.call(sid) if sid else None
+        if account != provider.account or (sid and call is None):
+            self.refuse(404, f"The requested resource {sid} was not found", **headers)
             return
         try:
-            fault = Fault(**self._read_json())
-        except (TypeError, ValueError) as refusal:
-            self._send_rest_exception(400, str(refusal))
+            validity = validity_of(query)
+            body: dict[str, Any]
+            if call:
+                body = {"Call": provider.details(call, self.server.address, validity)}
+            else:
+                body = self._page(query, validity)
+        except ValueError as refusal:
+            self.refuse(400, str(refusal), **headers)
             return
-        self.server.provider.add_fault(fault)
-        self._send_json(200, vars(fault))
+        self.reply(200, json.dumps(body).encode(), {"Content-Type": "application/json", **headers}, fault)
 
-    def do_PUT(self) -> None:
-        """Change a call."""
-        match = CONTROLLED_CALL_PATH.fullmatch(self.path)
-        if not match:
-            self._send_rest_exception(404, "Not found")
-            return
-        try:
-            details = self._read_json()
-        except (TypeError, ValueError) as refusal:
-            self._send_rest_exception(400, str(refusal))
-            return
-        self.server.provider.change_call(match["sid"], details)
-        self._send_json(200, details)
-
-    def do_DELETE(self) -> None:
-        """Forget the faults."""
-        if self.path == "/_control/faults":
-            self.server.provider.heal()
-            self._send_json(200, {})
+    def _page(self, query: dict[str, str], validity: int | None) -> dict[str, Any]:
+        """Return a page of the list of calls."""
+        provider = self.server.provider
+        size = int(query.get("PageSize", USUAL_PAGE))
+        if not 1 <= size <= LARGEST_PAGE:
+            raise ValueError(f"PageSize={size}: 1 to {LARGEST_PAGE} is expected")
+        calls = [call for call in provider.calls() if matches(call, query)]
+        if query.get("SortBy", "DateCreated:desc") == "DateCreated:desc":
+            calls.reverse()
+        cursors = [cursor_of(call) for call in calls]
+        if "Before" in query:
+            stop = position_of(query["Before"], cursors)
+            start = max(0, stop - size)
         else:
-            self._send_rest_exception(404, "Not found")
+            start = position_of(query["After"], cursors) + 1 if "After" in query else 0
+            stop = min(start + size, len(calls))
+        kept = {name: text for name, text in query.items() if name not in {"After", "Before"}}
 
-    def _answer_call(self, account: str, sid: str) -> None:
-        fault = self.server.provider.begin("calls")
-        if not self._may_go_on(fault):
+        def address(**cursor: str) -> str:
+            parameters = urlencode({**kept, "PageSize": size, **cursor})
+            return f"/v1/Accounts/{provider.account}/Calls.json?{parameters}"
+
+        return {
+            "Metadata": {
+                "Total": len(calls),
+                "PageSize": size,
+                "FirstPageUri": address(),
+                "PrevPageUri": address(Before=cursors[start]) if 0 < start < len(calls) else None,
+                "NextPageUri": address(After=cursors[stop - 1]) if 0 < stop < len(calls) else None,
+            },
+            "Calls": [provider.details(call, self.server.address, validity) for call in calls[start:stop]],
+        }
+
+    def _serve_recording(self, sid: str, query: dict[str, str]) -> None:
+        fault = self.server.faults.begin("recordings", sid)
+        if not self.suffer(fault):
             return
-        call = self.server.provider.call(sid, self.server.address)
-        if call is None or account != self.server.provider.account:
-            self._send_rest_exception(404, f"The requested resource {sid} was not found")
-        else:
-            self._send(200, "application/json", json.dumps({"Call": call}).encode(), fault)
-
-    def _answer_recording(self, sid: str) -> None:
-        fault = self.server.provider.begin("recordings")
-        if not self._may_go_on(fault):
+        provider = self.server.provider
+        if "Signature" in query:
+            expires = query.get("Expires", "")
+            if not provider.is_signed(sid, expires, query["Signature"]):
+                self.refuse(403, "The signature does not match", code="SignatureDoesNotMatch")
+                return
+            if float(expires) < time.time():
+                self.refuse(403, "Request has expired", code="AccessDenied")
+                return
+        elif not self._is_logged_in():
             return
-        if self.server.provider.call(sid, self.server.address) is None:
-            self._send_rest_exception(404, "No such recording")
-        else:
-            self._send(200, fault.content_type or "audio/x-wav", recording_of(sid), fault)
+        call = provider.call(sid)
+        if call is None or not call.is_recorded or call.ready_at > time.time():
+            self.refuse(404, "No such recording", code="NoSuchKey")
+            return
+        content_type = {"Content-Type": fault.content_type or "audio/x-wav"}
+        self.reply(200, recording_of(sid), content_type, fault)
 
-    def _may_go_on(self, fault: Fault) -> bool:
-        """Keep silent or refuse, as the fault says; return whether there is an answer still to be given."""
-        time.sleep(fault.delay)
-        if fault.status is not None:
-            headers = {"Retry-After": fault.retry_after, "Location": fault.location}
-            given = {name: value for name, value in headers.items() if value is not None}
-            self._send_rest_exception(fault.status, "As you wished", given)
-            return False
+    def _is_logged_in(self) -> bool:
+        """Refuse who is not; return whether it is."""
         authorization = self.headers.get("Authorization", "")
-        if not hmac.compare_digest(authorization.encode(), self.server.provider.authorization.encode()):
-            self._send_rest_exception(401, "Authenticate")
-            return False
-        return True
+        expected = self.server.provider.authorization
+        known = hmac.compare_digest(authorization.encode(), expected.encode())
+        if not known:
+            self.refuse(401, "Authenticate")
+        return known
 
-    def _read_json(self) -> dict[str, Any]:
-        body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
-        if not isinstance(body, dict):
-            raise TypeError("a JSON object is expected")
-        return body
-
-    def _send_rest_exception(self, status: int, message: str, headers: dict[str, str] | None = None) -> None:
-        error = {"RestException": {"Status": status, "Message": message, "Code": 10_000 + status}}
-        self._send_json(status, error, headers)
-
-    def _send_json(self, status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> None:
-        self._send(status, "application/json", json.dumps(body).encode(), Fault(), headers)
-
-    def _send(
-        self, status: int, content_type: str, body: bytes, fault: Fault, headers: dict[str, str] | None = None
-    ) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(len(body)))
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        self.end_headers()
-        if fault.cut:
-            self.wfile.write(body[: len(body) // 2])
-            self.close_connection = True
-        elif fault.trickle:
-            for byte in body:
-                self.wfile.write(bytes([byte]))
-                time.sleep(fault.trickle)
+    def refuse(self, status: int, message: str, *, code: str | None = None, **headers: str | None) -> None:
+        """Answer with an error as the provider writes it, or as the store of its recordings does."""
+        if code is not None:
+            body = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
+            self.reply(status, body, {"Content-Type": "application/xml", **headers})
         else:
-            self.wfile.write(body)
+            error = {"Status": status, "Message": message, "Code": 10_000 + status}
+            self.reply_json(status, {"RestException": error}, **headers)
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-        """Say nothing: the backend's log is the interesting one."""
+    def control(self, request: list[str], body: dict[str, Any]) -> object:
+        """Change, place and tell calls and turn knobs, beside what every fake does."""
+        provider = self.server.provider
+        match request:
+            case ["PUT", "calls", sid]:
+                provider.change_call(sid, body)
+                return body
+            case ["POST", "calls"]:
+                return {"sids": self.server.place_calls(**body)}
+            case ["GET", "calls"]:
+                return {call.sid: known_of(call) for call in provider.calls()}
+            case ["GET", "deliveries"]:
+                return self.server.deliveries.counts()
+            case ["PUT", "knobs"]:
+                return provider.turn(body)
+            case _:
+                return super().control(request, body)
+
+
+def validity_of(query: Mapping[str, str]) -> int | None:
+    """Return for how many minutes presigned addresses are asked for; None if none are.
+
+    Raises:
+        ValueError: For too few, too many, or no number.
+    """
+    if "RecordingUrlValidity" not in query:
+        return None
+    minutes = int(query["RecordingUrlValidity"])
+    if minutes not in VALIDITIES:
+        raise ValueError(f"RecordingUrlValidity={minutes}: 5 to 60 is expected")
+    return minutes
+
+
+def matches(call: Call, query: Mapping[str, str]) -> bool:
+    """Return whether a list with these filters has the call. Calls that are going on are in no list.
+
+    Raises:
+        ValueError: A filter cannot be read.
+    """
+    if call.status not in query.get("Status", call.status).split(",") or call.status == "in-progress":
+        return False
+    if call.sid not in query.get("Sid", call.sid).split(","):
+        return False
+    began = read(written(call.started_at))  # lists know whole seconds
+    for bound in filter(None, query.get("DateCreated", "").split(";")):
+        operator, _, instant = bound.partition(":")
+        if operator not in {"gte", "lte"}:
+            raise ValueError(f"DateCreated={bound!r}: gte or lte is expected")
+        if (began < read(instant)) if operator == "gte" else (began > read(instant)):
+            return False
+    return True
+
+
+def cursor_of(call: Call) -> str:
+    """Return what stands for the call's place in a list."""
+    return base64.urlsafe_b64encode(f"{order_of(call)}".encode()).decode()
+
+
+def position_of(cursor: str, cursors: list[str]) -> int:
+    """Return the place that a cursor stands for.
+
+    Raises:
+        ValueError: There is none.
+    """
+    try:
+        base64.urlsafe_b64decode(cursor)
+        return cursors.index(cursor)
+    except (binascii.Error, ValueError):
+        raise ValueError(f"{cursor!r} is no cursor of this list") from None
+
+
+def known_of(call: Call) -> dict[str, Any]:
+    """Return what a test wants to know of a placed call."""
+    recording = recording_of(call.sid) if call.is_recorded else b""
+    return {
+        "status": call.status,
+        "size": len(recording),
+        "sha256": hashlib.sha256(recording).hexdigest(),
+    }
 
 
 def main() -> None:
     """Serve until somebody ends it, or until standard input closes if it shall not outlive its parent."""
     parser = argparse.ArgumentParser(prog="python -m examples.backend.fakes.telephony", description=__doc__)
-    parser.add_argument("--port", type=int, default=0, help="0 takes any free one")
     parser.add_argument("--account", default="demo")
     parser.add_argument("--key", default="demo-key")
     parser.add_argument("--token", default="demo-token")
-    parser.add_argument("--with-parent", action="store_true", help="end when standard input closes")
-    options = parser.parse_args()
+    parser.add_argument("--calls", type=int, default=0, help="calls of the last day to begin with")
+    options = options_of(parser)
     server = Server(options.port, Provider(options.account, options.key, options.token))
+    if options.calls:
+        server.place_calls(options.calls, ended_within=86_400.0)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(server.address, flush=True)  # noqa: T201 - whoever started it waits for this line
-    try:
-        if options.with_parent:
-            sys.stdin.buffer.read()
-        else:
-            threading.Event().wait()
-    except KeyboardInterrupt:
-        pass
-    server.shutdown()
+    wait_for_the_end(with_parent=options.with_parent)
 
 
 if __name__ == "__main__":
