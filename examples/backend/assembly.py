@@ -54,6 +54,8 @@ class Backend:
     def __init__(self, settings: Settings, kit: Kit) -> None:
         self.settings = settings
         self.kit = kit
+        self.started = False
+        """Whether it has begun to serve."""
         self.draining = False
         """Whether the process is about to end and wants no new work."""
         var = settings.var
@@ -114,7 +116,7 @@ class Backend:
         self.webhooks = Webhooks(
             tenants=self.tenants, events=DatabaseCallEvents(self.database), limits=self.limits
         )
-        self.monitoring = Monitoring(self)
+        self.monitoring = Monitoring(self, derived(secret, "monitoring"))
 
     async def start(self) -> None:
         """Begin what runs by itself."""
@@ -123,6 +125,8 @@ class Backend:
             kept = hash_of(secret)
             await self.tenants.ensure(kept[:32], "demo", kept, SYSTEM_CLOCK.wall())
         await settled(self.janitor.start())
+        await self.monitoring.start()
+        self.started = True
 
     def drain(self) -> None:
         """Want no new work: readiness says no from now on. May be called by a signal handler."""
@@ -130,6 +134,7 @@ class Backend:
 
     async def close(self) -> None:
         """End what runs by itself, then let go of everything; requests have ended before."""
+        await self.monitoring.close()
         await settled(self.janitor.stop(timeout=1.0))
         await self._telephony.close()
         self._hashing.close()

@@ -43,12 +43,14 @@ logger: Final = logging.getLogger("backend.policies")
 KEPT: Final = 600.0
 """Seconds for which breakers' states and calls are kept."""
 STEP: Final = 10.0
-"""Seconds from one look at a breaker's calls to the next: as long as its window, so each call is seen once."""
+"""Seconds that one figure of a breaker's calls stands for: its window's length, so each call is seen once."""
 MOST_EVENTS: Final = 100
 MOST_CHANGES: Final = 300
 """Of one breaker within `KEPT`: one that opens for half a second changes no more often."""
 SAME: Final = 10.0
 """Seconds within which the like of an event is counted, not listed again: a flood hides nothing else."""
+
+SAME_IN: Final = ("kind", "name", "like")
 
 LEVELS: Final = {"warning": logging.WARNING, "info": logging.INFO, "good": logging.WARNING}
 PASSING: Final = ("closed", "forced-closed")
@@ -58,13 +60,15 @@ PASSING: Final = ("closed", "forced-closed")
 class Told(NamedTuple):
     """An event in words."""
 
+    kind: str
+    """Of policy: `"breaker"`, `"limit"`, `"retries"` or `"janitor"`."""
     name: str
     """The policy's."""
     severity: str
     """`"warning"`, `"good"` (something has recovered) or `"info"`."""
     message: str
     like: str | None = None
-    """What makes it the like of another one of the same name; None if each is listed by itself."""
+    """What makes it the like of another one of the same policy; None if each is listed by itself."""
 
 
 def told(event: Any, shown: Shown) -> Told | None:  # noqa: PLR0911 - one for each kind
@@ -78,26 +82,42 @@ def told(event: Any, shown: Shown) -> Told | None:  # noqa: PLR0911 - one for ea
         case BreakerChanged():
             figures = f"; {event.failures} of {event.calls} calls failed" if event.calls else ""
             severity = {"closed": "good", "half-open": "info"}.get(event.after, "warning")
-            return Told(event.name, severity, f"{event.after}, was {event.before} ({event.reason}{figures})")
+            return Told(
+                "breaker",
+                event.name,
+                severity,
+                f"{event.after}, was {event.before} ({event.reason}{figures})",
+            )
         case RateLimited():
             refused = f"refused {shown(event.key)}"
-            return Told(event.limiter, "warning", refused, like=refused)
+            return Told("limit", event.limiter, "warning", refused, like=refused)
         case RetryScheduled():
             message = f"attempt {event.attempt} failed, another in {event.delay:.2f} s"
-            return Told(event.name, "info", message, like="scheduled")
+            return Told("retries", event.name, "info", message, like="scheduled")
         case RetrySucceeded():
-            return Told(event.name, "info", f"succeeded with attempt {event.attempts}", like="succeeded")
+            return Told(
+                "retries", event.name, "info", f"succeeded with attempt {event.attempts}", like="succeeded"
+            )
         case RetryStopped():
             message = f"given up after attempt {event.attempts}: {event.reason}"
-            return Told(event.name, "warning", message, like="stopped")
+            return Told("retries", event.name, "warning", message, like="stopped")
         case StoreOutage():
-            return Told(event.limiter, "warning", f"the store is away: fails {event.policy}", like="outage")
+            return Told(
+                "limit", event.limiter, "warning", f"decided {event.policy}: its store is away", like="outage"
+            )
         case MemoryAlert():
-            return Told(event.janitor, "warning", f"{event.resident} of {event.limit} bytes of memory in use")
+            return Told(
+                "janitor",
+                event.janitor,
+                "warning",
+                f"{event.resident} of {event.limit} bytes of memory in use",
+            )
         case SweepFailed():
-            return Told(event.janitor, "warning", f"a sweep failed: {type(event.exception).__name__}")
+            return Told(
+                "janitor", event.janitor, "warning", f"a sweep failed: {type(event.exception).__name__}"
+            )
         case SweepFinished(sessions_cleaned=cleaned) if cleaned:
-            return Told(event.janitor, "info", f"{cleaned} ended sessions removed")
+            return Told("janitor", event.janitor, "info", f"{cleaned} ended sessions removed")
         case _:
             return None
 
@@ -106,7 +126,8 @@ def log_event(event: Any) -> None:
     """Write one line for an event that an operator wants to know of; pass over the others."""
     line = told(event, lambda key: ", ".join(map(masked, key)))
     if line is not None:
-        logger.log(LEVELS[line.severity], "%s: %s", line.name, line.message)
+        who = f"{line.kind} {line.name}" if line.kind == "limit" else f"{line.kind} {line.name}:"
+        logger.log(LEVELS[line.severity], "%s %s", who, line.message)
 
 
 class Recorder:
@@ -173,7 +194,9 @@ class Recorder:
     def _list(self, line: Told, now: float) -> None:
         if line.like is not None:
             for entry in self._events:
-                if entry["name"] == line.name and entry["like"] == line.like and now - entry["since"] < SAME:
+                if now - entry["since"] < SAME and all(
+                    entry[part] == getattr(line, part) for part in SAME_IN
+                ):
                     entry.update(at=now, message=line.message, times=entry["times"] + 1)
                     return
         self._events.append(
@@ -203,7 +226,7 @@ class Recorder:
 
     def events(self) -> list[dict[str, Any]]:
         """Return the last events, the newest first. `at` is in Unix seconds."""
-        shown = ("id", "at", "name", "severity", "message", "times")
+        shown = ("id", "at", "kind", "name", "severity", "message", "times")
         with self._lock:
             events = [{name: entry[name] for name in shown} for entry in self._events]
         return sorted(events, key=lambda event: event["at"], reverse=True)

@@ -71,7 +71,7 @@ def cookie_name(backend: Backend) -> str:
 async def _admit(backend: Backend, route: Route, request: Request) -> None:
     """Find out who asks, charge them, and let them in or not."""
     if route.access is Access.OPERATOR:
-        backend.monitoring.require_operator(request.incoming.peer, request.incoming.headers)
+        backend.monitoring.require_operator(request.incoming)
         return
     if route.access is not Access.ANYBODY:
         refuse_other_sites(backend, request.incoming)

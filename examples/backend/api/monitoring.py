@@ -1,28 +1,81 @@
-"""What operators see, and what load balancers ask."""
+"""What operators see and order, what load balancers ask, and the page that shows it all.
+
+The page itself holds no secret: whoever may not see the figures sees an empty one. Where the monitoring is
+open to this machine only, so is the page.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from examples.backend.api.http import Access, Reply, Route
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from examples.backend.api.http import Request
     from examples.backend.assembly import Backend
 
+    Reporter = Callable[[Backend], Coroutine[Any, Any, dict[str, Any]]]
+
 UNAVAILABLE: Final = 503
+HEALTH: Final = "application/health+json"
+
+FOLDER: Final = Path(__file__).parent.parent / "dashboard"
+TYPES: Final = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+FILES: Final = {file.name: file.read_bytes() for file in FOLDER.iterdir() if file.suffix in TYPES}
+PAGE: Final = "index.html"
+CONTENT_SECURITY_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""The page loads its own files and asks its own backend; no other page shows it in a frame."""
+GUARDED: Final = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-cache",
+}
+
+
+# --- for load balancers and process managers -----------------------------------------------------
 
 
 async def live(_backend: Backend, _request: Request) -> Reply:
     """Say that the process answers; depends on nothing."""
-    return Reply(content={"status": "pass"})
+    return health({"status": "pass"})
 
 
 async def ready(backend: Backend, _request: Request) -> Reply:
-    """Say whether requests should be sent here: not any more once the process is about to end."""
+    """Say whether requests should be sent here: not before it has begun, nor when it is about to end."""
     if backend.draining:
         return health({"status": "fail", "output": "shutting down"}, UNAVAILABLE)
+    return await startup(backend, _request)
+
+
+async def startup(backend: Backend, _request: Request) -> Reply:
+    """Say whether it has begun to serve."""
+    if not backend.started:
+        return health({"status": "fail", "output": "starting"}, UNAVAILABLE)
     return health({"status": "pass"})
+
+
+def health(body: dict[str, Any], status: int = 200) -> Reply:
+    """Answer in the format for health checks (draft-inadarei-api-health-check-06)."""
+    return Reply(status=status, content=body, media_type=HEALTH, headers={"Cache-Control": "no-store"})
+
+
+# --- for operators -------------------------------------------------------------------------------
 
 
 async def show_health(backend: Backend, _request: Request) -> Reply:
@@ -30,34 +83,69 @@ async def show_health(backend: Backend, _request: Request) -> Reply:
     return health(await backend.monitoring.health())
 
 
+async def show_overview(backend: Backend, _request: Request) -> Reply:
+    """Return all reports at once, of one instant: what the dashboard shows."""
+    return Reply(content=await backend.monitoring.overview())
+
+
 async def show_cleanup_stats(backend: Backend, _request: Request) -> Reply:
-    """Return what the janitor has done."""
-    return Reply(content=backend.monitoring.cleanup_stats())
+    """Return what the janitors have done."""
+    return Reply(content=await backend.monitoring.cleanup_stats())
 
 
 async def show_retry_stats(backend: Backend, _request: Request) -> Reply:
-    """Return what was retried, in all and by dependency."""
-    return Reply(content=backend.monitoring.retry_stats())
+    """Return what was retried, in all and by dependency, and what is left of the budgets."""
+    return Reply(content=await backend.monitoring.retry_stats())
 
 
 async def show_rate_limit_stats(backend: Backend, _request: Request) -> Reply:
-    """Return what each limiter counts, with hashed keys."""
+    """Return what each limiter counts, with hashed keys, the fullest first."""
     return Reply(content=await backend.monitoring.rate_limit_stats())
 
 
 async def show_breakers(backend: Backend, _request: Request) -> Reply:
-    """Return the state of each circuit breaker."""
-    return Reply(content=backend.monitoring.breakers())
+    """Return the state of each circuit breaker, and its last ten minutes."""
+    return Reply(content=await backend.monitoring.breakers())
 
 
-def health(body: dict[str, Any], status: int = 200) -> Reply:
-    """Answer in the format for health checks (draft-inadarei-api-health-check-06)."""
-    return Reply(
-        status=status,
-        content=body,
-        media_type="application/health+json",
-        headers={"Cache-Control": "no-store"},
-    )
+async def show_events(backend: Backend, _request: Request) -> Reply:
+    """Return what the policies have told lately, the newest first."""
+    return Reply(content=await backend.monitoring.events())
+
+
+async def show_processes(backend: Backend, _request: Request) -> Reply:
+    """Return the processes that were heard of within the last ten seconds."""
+    return Reply(content=await backend.monitoring.processes())
+
+
+async def show_metrics(backend: Backend, _request: Request) -> Reply:
+    """Return the figures of all processes as Prometheus reads them."""
+    return Reply(content=await backend.monitoring.metrics(), media_type=CONTENT_TYPE_LATEST)
+
+
+async def order_breaker(backend: Backend, request: Request) -> Reply:
+    """Force a circuit breaker open or closed until it is reset, or reset it; in all processes."""
+    name, action = request.parameters["name"], request.parameters["action"]
+    return Reply(content=await backend.monitoring.order(name, action))
+
+
+# --- the page ------------------------------------------------------------------------------------
+
+
+async def show_dashboard(backend: Backend, request: Request) -> Reply:
+    """Return the page."""
+    return _file(backend, request, PAGE)
+
+
+async def show_dashboard_file(backend: Backend, request: Request) -> Reply:
+    """Return a file that the page is made of."""
+    return _file(backend, request, request.parameters["file"])
+
+
+def _file(backend: Backend, request: Request, name: str) -> Reply:
+    if not backend.settings.monitoring_token:  # with one, the page itself asks for it
+        backend.monitoring.require_operator(request.incoming)
+    return Reply(content=FILES[name], media_type=TYPES[Path(name).suffix], headers=dict(GUARDED))
 
 
 def _probe(path: str, handler: Any) -> Route:
@@ -65,15 +153,36 @@ def _probe(path: str, handler: Any) -> Route:
 
 
 def _report(path: str, handler: Any) -> Route:
-    return Route(method="GET", path=f"/api/monitoring{path}", handler=handler, access=Access.OPERATOR)
+    return Route(method="GET", path=path, handler=handler, access=Access.OPERATOR)
 
 
 ROUTES: Final = (
     _probe("/health/live", live),
     _probe("/health/ready", ready),
-    _report("/health", show_health),
-    _report("/cleanup-stats", show_cleanup_stats),
-    _report("/retry-stats", show_retry_stats),
-    _report("/rate-limit-stats", show_rate_limit_stats),
-    _report("/breakers", show_breakers),
+    _probe("/health/startup", startup),
+    _report("/api/monitoring/health", show_health),
+    _report("/api/monitoring/overview", show_overview),
+    _report("/api/monitoring/cleanup-stats", show_cleanup_stats),
+    _report("/api/monitoring/retry-stats", show_retry_stats),
+    _report("/api/monitoring/rate-limit-stats", show_rate_limit_stats),
+    _report("/api/monitoring/breakers", show_breakers),
+    _report("/api/monitoring/events", show_events),
+    _report("/api/monitoring/processes", show_processes),
+    _report("/metrics", show_metrics),
+    Route(
+        method="POST",
+        path="/api/monitoring/breakers/{name}/{action}",
+        handler=order_breaker,
+        access=Access.OPERATOR,
+        patterns={"name": "[^/]{1,100}", "action": "force-open|force-close|reset"},
+    ),
+    Route(method="GET", path="/dashboard", handler=show_dashboard, access=Access.ANYBODY, limited=False),
+    Route(
+        method="GET",
+        path="/dashboard/{file}",
+        handler=show_dashboard_file,
+        access=Access.ANYBODY,
+        limited=False,
+        patterns={"file": "|".join(name.replace(".", r"\.") for name in sorted(FILES) if name != PAGE)},
+    ),
 )

@@ -175,5 +175,14 @@ process_reports: Final = Table(  # what each process of the backend says of itse
     Column("report", JSON, nullable=False),
 )
 
+breaker_orders: Final = Table(  # the last order of an operator about each circuit breaker
+    "breaker_orders",
+    metadata,
+    Column("breaker", String, primary_key=True),
+    Column("action", String, nullable=False),  # force-open | force-close | reset
+    Column("number", Integer, nullable=False),  # how many there have been
+    Column("ordered_at", Float, nullable=False),
+)
+
 OF_A_TENANT: Final = tuple(table for table in metadata.sorted_tables if "tenant_id" in table.columns)
 """The tables whose rows belong to a tenant."""

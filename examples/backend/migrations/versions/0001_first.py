@@ -21,6 +21,14 @@ COUNTED = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 def upgrade() -> None:
     """Make the tables."""
     op.create_table(
+        "breaker_orders",
+        sa.Column("breaker", sa.String(), nullable=False),
+        sa.Column("action", sa.String(), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("ordered_at", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("breaker", name=op.f("pk_breaker_orders")),
+    )
+    op.create_table(
         "process_reports",
         sa.Column("process", sa.String(), nullable=False),
         sa.Column("seen_at", sa.Float(), nullable=False),
@@ -208,3 +216,4 @@ def downgrade() -> None:
     op.drop_table("used_tickets")
     op.drop_table("tenants")
     op.drop_table("process_reports")
+    op.drop_table("breaker_orders")
