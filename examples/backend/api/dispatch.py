@@ -40,7 +40,7 @@ async def answer(backend: Backend, route: Route, incoming: Incoming) -> Reply:
     if route.admit is not None:
         await route.admit(backend, request)
     if route.query is not None:
-        request.query = route.query.model_validate(_once_each(incoming.query))
+        request.query = route.query.model_validate(once_each(incoming.query))
     if route.body is not None and not route.raw:
         request.content = await _content(route, incoming)
     reply = await route.handler(backend, request)
@@ -110,13 +110,13 @@ async def _content(route: Route, incoming: Incoming) -> Any:
     media_type = (incoming.headers.get("content-type") or "").partition(";")[0].strip().lower()
     if route.form and media_type == FORM:
         try:
-            return route.body.model_validate(_once_each(body.decode("utf-8")))
+            return route.body.model_validate(once_each(body.decode("utf-8")))
         except UnicodeDecodeError:
             raise validation_error("The form is not valid UTF-8") from None
     return route.body.model_validate(strict_json.parse(body))
 
 
-def _once_each(text: str) -> dict[str, str]:
+def once_each(text: str) -> dict[str, str]:
     """Return a query's or a form's fields.
 
     Raises:

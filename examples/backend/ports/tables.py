@@ -158,6 +158,7 @@ live_events: Final = Table(  # what sockets are told
     Column("kind", String, nullable=False),
     Column("body", JSON, nullable=False),
     Index(None, "at"),
+    sqlite_autoincrement=True,  # ids go on for ever, also when the last row was deleted
 )
 
 used_tickets: Final = Table(  # tickets that work once, until they would have expired

@@ -133,6 +133,7 @@ def upgrade() -> None:
             ["tenant_id"], ["tenants.id"], name=op.f("fk_live_events_tenant_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_live_events")),
+        sqlite_autoincrement=True,
     )
     op.create_index(op.f("ix_live_events_at"), "live_events", ["at"], unique=False)
     op.create_table(
