@@ -3,8 +3,8 @@
 A browser opens a WebSocket, or a download, by an address alone. A ticket stands in that address instead of
 the session's token, which must not: addresses end in logs and histories. The rules:
 
-- A ticket is for one purpose and one thing, of one user in one session. It is as good as that session: it ends
-  with it, and after a minute in any case.
+- A ticket is for one purpose and one thing, of one user in one session. It ends with that session, and after
+  a minute in any case.
 - One that opens a WebSocket works once, in whichever process: who reads it in a log comes too late. One for a
   download works until it ends, since players fetch a file in several requests.
 - Nothing is believed of a ticket before its signature was checked.
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from resilience.clock import Clock
 
 LIFETIME: Final = 60.0
-"""Seconds from asking for a ticket to using it: a page does both at once, and a slow network gets its time."""
+"""Seconds from asking for a ticket to using it: a page does both at once, and a slow network gets time."""
 ID_BYTES: Final = 16
 
 
