@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from examples.backend.api.dispatch import cookie_name
 from examples.backend.api.http import Access, Reply, Route
-from examples.backend.schemas import Login, Registration, Resend, Verification, user_body
+from examples.backend.schemas.accounts import Login, Registration, Resend, Verification, user_body
 
 if TYPE_CHECKING:
     from examples.backend.api.http import Request

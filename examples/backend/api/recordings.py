@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from examples.backend.api.http import Reply, Route
 from examples.backend.domain.recordings import NotReady
-from examples.backend.schemas import not_ready_body, recording_body
+from examples.backend.schemas.recordings import not_ready_body, recording_body
 
 if TYPE_CHECKING:
     from examples.backend.api.http import Request

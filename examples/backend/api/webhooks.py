@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from examples.backend.api.http import Access, Reply, Route
-from examples.backend.schemas import StatusCallback
+from examples.backend.schemas.recordings import StatusCallback
 
 if TYPE_CHECKING:
     from examples.backend.api.http import Request

@@ -1,0 +1,21 @@
+"""What clients send, and what they get: the shapes of the HTTP interface, whatever framework speaks it.
+
+Only what is named here is taken from a request; anything else in it is ignored, so no field can be set
+that is not meant to be.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+def timestamp(unix_seconds: float | None) -> str | None:
+    """Return an instant as ISO 8601 has it, in UTC.
+
+    Example:
+        >>> timestamp(1736937000.0)
+        '2025-01-15T10:30:00Z'
+    """
+    if unix_seconds is None:
+        return None
+    return datetime.fromtimestamp(unix_seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
