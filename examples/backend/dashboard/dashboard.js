@@ -148,11 +148,13 @@ byId("confirm-yes").addEventListener("click", async () => {
   const { name, order } = ordered;
   byId("confirm-yes").disabled = true;
   try {
-    await ask(`/api/monitoring/breakers/${encodeURIComponent(name)}/${order.order}`, "POST");
+    const { everywhere } = await ask(`/api/monitoring/breakers/${encodeURIComponent(name)}/${order.order}`, "POST");
+    if (!everywhere) throw new Refused(200, "Done in one process only: the database does not answer, so the others have not heard of it.");
     confirming.close();
     write(byId("said"), `${order.word}: ${name}: done`);
   } catch (error) {
-    write(byId("confirm-failure"), error instanceof Refused ? error.message : "The backend does not answer: it may or may not have done it.");
+    const lost = "The backend does not answer: it may or may not have done it.";
+    write(byId("confirm-failure"), error instanceof Refused ? error.message : lost);
     byId("confirm-failure").hidden = false;
   } finally {
     byId("confirm-yes").disabled = false;

@@ -3,7 +3,7 @@
 // A state is told by its height and its pattern as well as by its colour: closed is a thin line, half-open
 // hatched and higher, open a full block; what is held by hand has a line through it.
 
-import { clock, counted, drawing, duration, element, mark, write } from "./dom.js";
+import { clock, count, counted, drawing, duration, element, mark, write } from "./dom.js";
 
 export const SPAN = 600; // seconds
 const HEIGHT = 72;
@@ -37,7 +37,7 @@ export function timeline(name) {
       const most = Math.max(4, ...load.map((sample) => sample.calls));
       plot.replaceChildren(...gridLines(), ...shades(periods, now), ...bars(load, most, now), ...bands(periods, now));
       mark(plot, "aria-label", summary(name, periods));
-      write(peak, load.length ? `peak ${counted(Math.max(...load.map((sample) => sample.calls)), "call")}` : "");
+      write(peak, load.length ? `at most ${counted(Math.max(...load.map(({ calls }) => calls)), "call")} in ${count(breaker.load.step)} s` : "no calls");
     },
   };
 }
@@ -59,7 +59,7 @@ function loadOf(load, now) {
   const first = Date.parse(load.from);
   return load.calls
     .map((calls, place) => ({ at: first + place * step, step, calls, failures: load.failures[place] }))
-    .filter((sample) => sample.calls > 0 && sample.at >= now - SPAN * 1000 && sample.at < now);
+    .filter(({ calls, at }) => calls > 0 && at >= now - SPAN * 1000 && at < now);
 }
 
 const across = (instant, now) => SPAN - (now - instant) / 1000;
@@ -85,16 +85,14 @@ function* shades(periods, now) {
 
 function* bars(load, most, now) {
   for (const { at, step, calls, failures } of load) {
-    const tip = `${clock(at)}: ${counted(calls, "call")} in the window, ${count(failures)} failed`;
+    const tip = `${clock(at)}: ${counted(calls, "call")}, ${count(failures)} failed`;
     const tall = (calls / most) * BARS;
     const failed = (failures / most) * BARS;
-    const end = Math.min(at + step * 0.8, now);
+    const end = Math.min(at + step * 0.8, now); // the last step is not over yet
     if (tall > failed) yield rectangle("bar", at, end, now, BARS + 2 - tall, tall - failed, tip);
     if (failed > 0) yield rectangle("bar failed", at, end, now, BARS + 2 - failed, failed, tip);
   }
 }
-
-const count = String;
 
 function* bands(periods, now) {
   for (const { state, from, to } of periods) {

@@ -42,22 +42,20 @@ export function view(onOrder) {
 
 // --- the whole at a glance -----------------------------------------------------------------------
 
-const HEADLINES = { pass: "All is well", warn: "Needs a look", fail: "Not serving" };
+const HEADLINES = { pass: "All is well", warn: "Something needs a look", fail: "Something is down" };
 
 function verdict() {
   const root = byId("verdict");
   const headline = byId("headline");
   const reasons = byId("reasons");
-  return ({ health, breakers: all, processes: alive, now }) => {
+  return ({ health, breakers: all, processes: alive }) => {
     mark(root, "data-status", health.status);
     const bad = Object.entries(health.checks).filter(([, check]) => check.status !== "pass");
-    const refusing = all.filter(({ state }) => state === "open" || state === "forced-open").map(({ name }) => name);
-    const held = refusing.length ? `${list(refusing)} ${refusing.length === 1 ? "is" : "are"} not called` : HEADLINES[health.status];
-    write(headline, health.status === "warn" ? held : HEADLINES[health.status]);
+    const refused = all.filter(({ state }) => state === "open" || state === "forced-open").map(({ name }) => name);
+    write(headline, health.status === "warn" && refused.length ? `Calls to ${list(refused)} are refused` : HEADLINES[health.status]);
     const well = `${counted(all.length, "breaker")}, ${counted(alive.length, "process", "processes")}; nothing calls for you.`;
     write(reasons, bad.map(([name, check]) => `${partName(name)}: ${stateWord(check.output)}`).join(" · ") || well);
     document.title = `${{ pass: "✓", warn: "!", fail: "✕" }[health.status]} ${headline.textContent}`;
-    return now;
   };
 }
 
@@ -134,11 +132,12 @@ function detailOf({ state, timeline: changes, now, probes, probe_successes: succ
 
 function limits() {
   const show = listIn(byId("limit-list"), ({ limiter, key, quota }) => `${limiter} ${key} ${quota}`, limitRow);
-  return ({ limits: { limiters } }) => {
+  return ({ limits: { limiters, output } }) => {
     const used = limiters.flatMap(({ name, entries }) => entries.map((entry) => ({ ...entry, limiter: name })));
     used.sort((one, other) => other.count / other.limit - one.count / one.limit || other.reset_after - one.reset_after);
     show(used.slice(0, PRESSING));
     byId("limits-empty").hidden = used.length > 0;
+    write(byId("limits-empty"), output ?? "No limit is in use.");
     const refused = limiters.reduce((sum, limiter) => sum + limiter.refused, 0);
     write(byId("limits-note"), `${counted(used.length, "key")} counted, ${counted(refused, "call")} refused`);
   };
@@ -180,12 +179,12 @@ function events() {
 
 const SEVERITIES = { good: "recovered", info: "note", warning: "warning" };
 
-function eventRow({ name, severity }) {
+function eventRow({ kind, name, severity }) {
   const time = element("time");
   const text = element("span", { class: "text" });
   const times = element("span", { class: "times" });
   const icon = drawing("svg", { class: "icon", viewBox: "0 0 16 16", role: "img", "aria-label": SEVERITIES[severity] ?? severity }, drawing("path", { d: EVENT_ICONS[severity] ?? EVENT_ICONS.info }));
-  const root = element("li", { class: "event", "data-severity": severity }, icon, element("p", {}, element("strong", {}, name), " ", text, times), time);
+  const root = element("li", { class: "event", "data-severity": severity }, icon, element("p", {}, element("strong", {}, name), " ", element("span", { class: "faint" }, kind), element("br"), text, times), time);
   return {
     root,
     update({ at, message, times: repeated, now }) {
