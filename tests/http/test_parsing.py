@@ -94,6 +94,7 @@ def test_a_status_that_is_no_error_s_is_a_bad_gateway(status):
         ({"detail": "No"}, "No"),
         ({"message": "No"}, "No"),
         ({"title": "No"}, "No"),
+        ({"title": "401 Unauthorized", "description": "No"}, "No"),  # as Falcon has it
         ({"title": "Bad Request", "detail": "No", "type": "about:blank"}, "No"),
         ({"error": "invalid_grant", "error_description": "No"}, "No"),
         ({"error": {"code": 7, "message": "No"}}, "No"),

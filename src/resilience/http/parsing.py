@@ -111,7 +111,7 @@ def _code(name: object, status: int, retry_after: float | None, codes: Iterable[
 
 def _message(content: dict[str, Any]) -> str | None:
     content = _as_object(content.get("error")) or content
-    for key in ("error_description", "detail", "message", "error", "title"):
+    for key in ("error_description", "detail", "message", "error", "description", "title"):
         text = content.get(key)
         if isinstance(text, str) and text.strip():
             return one_line(text.strip(), _LONGEST_MESSAGE)
