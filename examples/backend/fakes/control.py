@@ -95,7 +95,7 @@ class Handler(BaseHTTPRequestHandler):
         match request:
             case ["POST", "faults"]:
                 fault = Fault(**body)
-                faults.add(fault)
+                faults.add_fault(fault)
                 return dataclasses.asdict(fault)
             case ["DELETE", "faults"]:
                 faults.heal()

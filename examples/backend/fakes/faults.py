@@ -86,7 +86,7 @@ class Faults:
         self._requests_for: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._struck: Counter[str] = Counter()
 
-    def add(self, fault: Fault) -> None:
+    def add_fault(self, fault: Fault) -> None:
         """Let requests go wrong; of several faults that could strike, the one that was added first does.
 
         Raises:

@@ -17,14 +17,29 @@ import math
 import re
 import secrets
 import sys
-import threading
 import time
 import wave
 import zlib
 from collections import deque
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from examples.backend.fakes.faults import Faults
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+KINDS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "429": {"status": 429, "retry_after": "1"},
+    **{str(status): {"status": status} for status in (500, 502, 503, 504)},
+    "expired": {"on": "recordings", "status": 403, "code": "AccessDenied"},
+    "wrong-type": {"on": "recordings", "content_type": "text/html"},
+    "wrong-length": {"announce": 1000},
+    "torn": {"cut": True},
+    "slow": {"slow": 1.0},
+    "reset": {"reset": True},
+    "hang": {"delay": 60.0, "reset": True},
+}
 SAMPLE_RATE: Final = 8000
 ZONE: Final = timezone(timedelta(hours=5, minutes=30))
 """The provider's clocks; what they say is written without a zone."""
@@ -75,8 +90,8 @@ class Allowance:
     allowed: bool
 
 
-class Provider:
-    """What the provider knows. Any number of threads may use it.
+class Provider(Faults):
+    """What the provider knows, counts and does wrong. Any number of threads may use it.
 
     Args:
         account: The account that there is.
@@ -85,11 +100,11 @@ class Provider:
     """
 
     def __init__(self, account: str, key: str, token: str) -> None:
+        super().__init__(KINDS)
         self.account = account
         self.authorization = "Basic " + base64.b64encode(f"{key}:{token}".encode()).decode()
         self.knobs = Knobs()
         self._signing_key = secrets.token_bytes(32)
-        self._lock = threading.Lock()
         self._calls: dict[str, Call] = {}
         self._changes: dict[str, dict[str, Any]] = {}
         self._asked_at: deque[float] = deque()

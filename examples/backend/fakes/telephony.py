@@ -47,7 +47,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from examples.backend.fakes import control
 from examples.backend.fakes.deliveries import Deliveries, Plan
-from examples.backend.fakes.faults import Fault, Faults
+from examples.backend.fakes.faults import Fault
 from examples.backend.fakes.process import options_of, wait_for_the_end
 from examples.backend.fakes.provider import (
     VALIDITIES,
@@ -63,19 +63,8 @@ if TYPE_CHECKING:
 
     from examples.backend.fakes.provider import Call
 
-__all__ = ["KINDS", "Fault", "recording_of"]
+__all__ = ["Fault", "Provider", "Server", "recording_of"]
 
-KINDS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "429": {"status": 429, "retry_after": "1"},
-    **{str(status): {"status": status} for status in (500, 502, 503, 504)},
-    "expired": {"on": "recordings", "status": 403, "code": "AccessDenied"},
-    "wrong-type": {"on": "recordings", "content_type": "text/html"},
-    "wrong-length": {"announce": 1000},
-    "torn": {"cut": True},
-    "slow": {"slow": 1.0},
-    "reset": {"reset": True},
-    "hang": {"delay": 60.0, "reset": True},
-}
 CALL_PATH: Final = re.compile(r"/v1/Accounts/(?P<account>\w+)/Calls/(?P<sid>\w+)\.json")
 CALLS_PATH: Final = re.compile(r"/v1/Accounts/(?P<account>\w+)/Calls\.json")
 RECORDING_PATH: Final = re.compile(r"/recordings/(?P<sid>\w+)\.wav")
@@ -89,7 +78,7 @@ class Server(control.Server):
     """The provider's HTTP server."""
 
     def __init__(self, port: int, provider: Provider) -> None:
-        super().__init__(port, Handler, Faults(KINDS))
+        super().__init__(port, Handler, provider)
         self.provider = provider
         self.deliveries = Deliveries()
 
@@ -139,7 +128,7 @@ class Handler(control.Handler):
             self.refuse(404, "Not found")
 
     def _serve_api(self, kind: str, account: str, query: dict[str, str], sid: str = "") -> None:
-        fault = self.server.faults.begin(kind, sid)
+        fault = self.server.provider.begin(kind, sid)
         if not self.suffer(fault) or not self._is_logged_in():
             return
         provider = self.server.provider
@@ -203,7 +192,7 @@ class Handler(control.Handler):
         }
 
     def _serve_recording(self, sid: str, query: dict[str, str]) -> None:
-        fault = self.server.faults.begin("recordings", sid)
+        fault = self.server.provider.begin("recordings", sid)
         if not self.suffer(fault):
             return
         provider = self.server.provider
