@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.routing import WebSocketRoute
 
 from examples.adapters.asgi import ResilienceMiddleware
 from examples.backend.api import ROUTES
 from examples.backend.api.dispatch import answer
 from examples.backend.api.http import Incoming, body_of
+from examples.backend.serving.websocket_asgi import live_socket
 from resilience import service_unavailable_error
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ def create_app(backend: Backend) -> ResilienceMiddleware:
     )
     for route in ROUTES:
         app.add_route(route.path, endpoint(backend, route), [route.method], route.name)
+    app.router.routes.append(WebSocketRoute("/api/live", live_socket(backend)))
     development = backend.settings.environment == "development"
     return ResilienceMiddleware(Interruptible(app, backend), development=development)
 
@@ -75,12 +78,25 @@ def response_of(reply: Reply) -> Response:
     """Return our reply as a response of Starlette's."""
     response: Response
     if hasattr(reply.content, "__aiter__"):
-        response = StreamingResponse(reply.content, reply.status, reply.headers, reply.media_type)
+        response = Stream(reply.content, reply.status, reply.headers, reply.media_type)
     else:
         response = Response(body_of(reply.content), reply.status, reply.headers, reply.media_type)
     for cookie in reply.cookies:
         response.headers.append("Set-Cookie", cookie)
     return response
+
+
+class Stream(StreamingResponse):
+    """A body that is closed in the end, also where the client left before it had begun."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the body, and close it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            close = getattr(self.body_iterator, "aclose", None)
+            if close is not None:
+                await close()
 
 
 class Interruptible:

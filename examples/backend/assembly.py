@@ -13,7 +13,9 @@ from examples.adapters import note
 from examples.backend.domain.accounts import Accounts
 from examples.backend.domain.codes import OneTimeCodes
 from examples.backend.domain.limits import Limits
+from examples.backend.domain.live import Live
 from examples.backend.domain.recordings import Recordings
+from examples.backend.domain.tickets import Tickets
 from examples.backend.domain.webhooks import Webhooks, hash_of
 from examples.backend.kit import settled
 from examples.backend.monitoring import Monitoring
@@ -21,11 +23,13 @@ from examples.backend.ports import http_client
 from examples.backend.ports.call_events import DatabaseCallEvents
 from examples.backend.ports.catalogue import DatabaseCatalogue
 from examples.backend.ports.database import Database, migrate
+from examples.backend.ports.live import DatabaseLiveEvents
 from examples.backend.ports.mail import Outbox
 from examples.backend.ports.objects import FolderObjects
 from examples.backend.ports.passwords import Argon2Passwords
 from examples.backend.ports.telephony import HTTPTelephony
 from examples.backend.ports.tenants import DatabaseTenants
+from examples.backend.ports.tickets import DatabaseUsedTickets, JoseSeal
 from examples.backend.ports.users import DatabaseUsers
 from examples.backend.telemetry import log_event
 from resilience import CircuitBreaker, DeadlineExceeded, is_transient
@@ -40,6 +44,10 @@ if TYPE_CHECKING:
     from examples.backend.settings import Settings
 
 KEY_BYTES: Final = 32
+LOOK_EVERY: Final = 0.5
+"""Seconds between two looks for live updates."""
+FORGET_EVERY: Final = 600.0
+"""Seconds between two deletions of what nobody will ask for any more."""
 UNWELL: Final = (is_transient, DeadlineExceeded)
 """What tells that a dependency is unwell; a wrong password of ours, say, does not."""
 
@@ -70,7 +78,12 @@ class Backend:
         )
         self.sockets = SocketRegistry()
         self.sessions = _sessions(settings, kit)
-        self.janitor = kit.janitor(self.sessions, interval=settings.sweep_interval, sockets=self.sockets)
+        self.janitor = kit.janitor(
+            self.sessions,
+            interval=settings.sweep_interval,
+            sockets=self.sockets,
+            sockets_interval=settings.sockets_interval,
+        )
 
         self._board = _board(settings)
         self._counts = _counts(settings, kit)
@@ -91,6 +104,20 @@ class Backend:
             limits=self.limits,
             sleep=kit.sleep,
         )
+
+        self._used_tickets = DatabaseUsedTickets(self.database)
+        self.tickets = Tickets(
+            seal=JoseSeal(derived(secret, "tickets")), used=self._used_tickets, sessions=self.sessions
+        )
+        self.live = Live(
+            events=DatabaseLiveEvents(self.database),
+            sessions=self.sessions,
+            sockets=self.sockets,
+            most=kit.most_listeners(settings.live_connections, settings.request_threads),
+            most_of_user=settings.live_connections_per_user,
+        )
+        self._following = kit.periodic(self.live.look, LOOK_EVERY, name="live updates")
+        self._forgetting = kit.periodic(self._forget, FORGET_EVERY, name="forgetting what was told")
 
         self.breakers: tuple[CircuitBreaker, ...] = ()
         self.retries: dict[str, Retries] = {}
@@ -124,7 +151,9 @@ class Backend:
         for secret in self.settings.webhook_tenants:
             kept = hash_of(secret)
             await self.tenants.ensure(kept[:32], "demo", kept, SYSTEM_CLOCK.wall())
-        await settled(self.janitor.start())
+        await self.live.start()
+        for running in (self.janitor, self._following, self._forgetting):
+            await settled(running.start())
         await self.monitoring.start()
         self.started = True
 
@@ -132,10 +161,15 @@ class Backend:
         """Want no new work: readiness says no from now on. May be called by a signal handler."""
         self.draining = True
 
+    async def hang_up(self) -> None:
+        """Close the connections that stay open by themselves; nothing new is accepted any more."""
+        await self.kit.close_sockets(self.sockets)
+
     async def close(self) -> None:
         """End what runs by itself, then let go of everything; requests have ended before."""
         await self.monitoring.close()
-        await settled(self.janitor.stop(timeout=1.0))
+        for running in (self._following, self._forgetting, self.janitor):
+            await settled(running.stop(timeout=1.0))
         await self._telephony.close()
         self._hashing.close()
         self._files.close()
@@ -146,6 +180,10 @@ class Backend:
         if hasattr(self._counts, "close"):
             await settled(self._counts.close())
         self._unsubscribe()
+
+    async def _forget(self) -> None:
+        await self.live.forget()
+        await self._used_tickets.forget(SYSTEM_CLOCK.wall())
 
     def _guard(self, name: str, **breaker_options: Any) -> tuple[Retries, CircuitBreaker]:
         """Return how calls of a dependency are retried, and what guards it; both are watched from now on."""

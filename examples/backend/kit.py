@@ -18,6 +18,7 @@ import httpx2
 
 from examples.backend.ports.flights import SharedByTasks, SharedByThreads
 from examples.backend.ports.http_client import AsyncClient, BlockingClient
+from examples.backend.ports.live import TaskMailbox, ThreadMailbox
 from examples.backend.ports.workers import InThisThread, OnThreads
 from resilience import (
     AsyncRateLimiter,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from examples.backend.ports.http_client import Client
     from examples.backend.ports.workers import Workers
     from resilience import Decision
+    from resilience.janitor.sockets import SocketRegistry
     from resilience.retry.stats import RetryStats
     from resilience.stores import Store
 
@@ -108,6 +110,18 @@ class Kit(Protocol):
         """Return what lets those who ask for the same at the same time share one piece of work."""
         ...
 
+    def mailbox(self) -> Any:
+        """Return a mailbox for a connection that this request keeps open; its `wait` is awaited."""
+        ...
+
+    def most_listeners(self, wanted: int, threads: int) -> int:
+        """Return how many connections a process can keep open, if it serves requests on so many threads."""
+        ...
+
+    async def close_sockets(self, sockets: SocketRegistry) -> None:
+        """Close all sockets, saying that the service restarts."""
+        ...
+
     def periodic(self, job: Job, interval: float, *, name: str) -> Any:
         """Return what does `job` again and again; `settled` starts and stops it."""
         ...
@@ -164,6 +178,18 @@ class AsyncKit:
         """Return what lets those who ask for the same at the same time share one piece of work."""
         return SharedByTasks()
 
+    def mailbox(self) -> TaskMailbox:
+        """Return a mailbox for a connection that this request keeps open; its `wait` is awaited."""
+        return TaskMailbox()
+
+    def most_listeners(self, wanted: int, threads: int) -> int:  # noqa: ARG002 - a task costs no thread
+        """Return how many connections a process can keep open, if it serves requests on so many threads."""
+        return wanted
+
+    async def close_sockets(self, sockets: SocketRegistry) -> None:
+        """Close all sockets, saying that the service restarts."""
+        await sockets.shut_down_async()
+
     def periodic(self, job: Job, interval: float, *, name: str) -> AsyncPeriodic:
         """Return what does `job` again and again; `settled` starts and stops it."""
         return AsyncPeriodic(job, interval, name=name)
@@ -219,6 +245,18 @@ class BlockingKit:
     def flights(self) -> Flights[Any]:
         """Return what lets those who ask for the same at the same time share one piece of work."""
         return SharedByThreads()
+
+    def mailbox(self) -> ThreadMailbox:
+        """Return a mailbox for a connection that this request keeps open; its `wait` is awaited."""
+        return ThreadMailbox()
+
+    def most_listeners(self, wanted: int, threads: int) -> int:
+        """Return how many connections a process can keep open, if it serves requests on so many threads."""
+        return min(wanted, threads // 2)  # each takes a thread, and requests need some too
+
+    async def close_sockets(self, sockets: SocketRegistry) -> None:
+        """Close all sockets, saying that the service restarts."""
+        sockets.shut_down()
 
     def periodic(self, job: Job, interval: float, *, name: str) -> Periodic:
         """Return what does `job` again and again; `settled` starts and stops it."""

@@ -74,6 +74,10 @@ class Settings:
     """How many connections a process has to the database at most."""
     request_threads: int = 48
     """Under WSGI, how many requests a process serves at a time."""
+    live_connections: int = 1000
+    """How many WebSockets and event streams a process keeps open; under WSGI at most half of the threads."""
+    live_connections_per_user: int = 5
+    """How many of them one user may have."""
 
     session_lifetime: float = 30 * 86_400.0
     """A session ends this long after login, however busy."""
@@ -81,6 +85,8 @@ class Settings:
     """A session ends this long after it was last used."""
     sweep_interval: float = 1_800.0
     """How often the janitor removes sessions that have ended."""
+    sockets_interval: float = 10.0
+    """How often it looks whether a session that ended elsewhere has left connections open here."""
 
     telephony_url: str = ""
     """The provider's API. Left empty, the fake provider is started."""

@@ -14,6 +14,7 @@ from examples.backend.api import ROUTES
 from examples.backend.api.dispatch import answer
 from examples.backend.api.http import PARAMETER, Incoming, body_of
 from examples.backend.kit import drive
+from examples.backend.serving.websocket_wsgi import SocketResponse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -37,6 +38,7 @@ def create_app(backend: Backend) -> ResilienceMiddleware:
             methods=[route.method],
             provide_automatic_options=False,
         )
+    app.add_url_rule("/api/live", "live", live_socket(backend), websocket=True)
     development = backend.settings.environment == "development"
     return ResilienceMiddleware(app, development=development)
 
@@ -48,6 +50,15 @@ def endpoint(backend: Backend, route: Route) -> Callable[..., flask.Response]:
         return response_of(drive(answer(backend, route, incoming_of(flask.request, parameters))))
 
     return answered
+
+
+def live_socket(backend: Backend) -> Callable[[], SocketResponse]:
+    """Return what serves the WebSockets under Flask."""
+
+    def opened() -> SocketResponse:
+        return SocketResponse(backend, incoming_of(flask.request, {}))
+
+    return opened
 
 
 def incoming_of(request: flask.Request, parameters: dict[str, str]) -> Incoming:

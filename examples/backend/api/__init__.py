@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from examples.backend.api import accounts, monitoring, recordings, webhooks
+from examples.backend.api import accounts, live, monitoring, recordings, webhooks
 
 if TYPE_CHECKING:
     from examples.backend.api.http import Route
@@ -13,6 +13,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *accounts.ROUTES,
     *recordings.ROUTES,
     *webhooks.ROUTES,
+    *live.ROUTES,
     *monitoring.ROUTES,
 )
 """Every route of the backend but the WebSocket, which is no request and reply."""

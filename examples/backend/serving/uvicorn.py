@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import uvicorn
 
+from examples.backend.api.live import HEARTBEAT, LONGEST_MESSAGE
 from examples.backend.asgi import create_app
 from examples.backend.assembly import Backend
 from examples.backend.kit import AsyncKit
@@ -54,6 +55,13 @@ class Server(uvicorn.Server):
             self.should_exit = self.should_exit or noticed
         return await super().on_tick(counter)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept nothing more, hang up on those who listen, and let the rest finish."""
+        for server in self.servers:
+            server.close()
+        await self._backend.hang_up()  # uvicorn waits for every connection before the application's own end
+        await super().shutdown(sockets)
+
 
 def serve(settings: Settings, listener: socket.socket, workers: int) -> None:
     """Serve on `listener` until told to end."""
@@ -74,5 +82,9 @@ def serve_one(settings: Settings, listener: socket.socket) -> None:
         proxy_headers=False,  # `resilience.http.client_address` trusts proxies by their network
         server_header=False,
         timeout_graceful_shutdown=GRACE,
+        ws_ping_interval=HEARTBEAT,
+        ws_ping_timeout=HEARTBEAT,
+        ws_max_size=LONGEST_MESSAGE,
+        ws_per_message_deflate=False,  # short messages, and no bombs
     )
     asyncio.run(Server(config, backend).serve([listener]))
