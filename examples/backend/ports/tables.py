@@ -96,7 +96,7 @@ calls: Final = Table(  # a call belongs to one tenant
     metadata,
     Column("call_sid", String, primary_key=True),
     _tenant_id(),
-    Column("state", String, nullable=False),  # expected | fetching | stored | missing | failed
+    Column("state", String, nullable=False),  # expected | fetching | stored | missing | failed | deleted
     Column("status", String),
     Column("from_number", String),
     Column("to_number", String),
@@ -147,6 +147,22 @@ jobs: Final = Table(  # the outbox: what is still to be done about a call
     Column("last_error", String),
     Column("created_at", Float, nullable=False),
     Index(None, "not_before"),
+)
+
+numbers: Final = Table(  # whose calls are made to and from a number of ours, as webhooks have shown
+    "numbers",
+    metadata,
+    Column("number", String, primary_key=True),
+    _tenant_id(),
+    Column("shown_at", Float, nullable=False),
+)
+
+watermarks: Final = Table(  # up to where the provider's list of calls has been read
+    "watermarks",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("turn_at", Float, nullable=False, server_default="0"),  # when a process last took its turn
 )
 
 live_events: Final = Table(  # what sockets are told

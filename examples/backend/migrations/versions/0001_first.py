@@ -51,6 +51,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_used_tickets")),
     )
     op.create_table(
+        "watermarks",
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("at", sa.Float(), nullable=False),
+        sa.Column("turn_at", sa.Float(), server_default="0", nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_watermarks")),
+    )
+    op.create_table(
         "call_events",
         sa.Column("id", COUNTED, nullable=False),
         sa.Column("tenant_id", sa.String(), nullable=False),
@@ -137,6 +144,16 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_live_events_at"), "live_events", ["at"], unique=False)
     op.create_table(
+        "numbers",
+        sa.Column("number", sa.String(), nullable=False),
+        sa.Column("tenant_id", sa.String(), nullable=False),
+        sa.Column("shown_at", sa.Float(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["tenant_id"], ["tenants.id"], name=op.f("fk_numbers_tenant_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("number", name=op.f("pk_numbers")),
+    )
+    op.create_table(
         "users",
         sa.Column("id", sa.String(), nullable=False),
         sa.Column("tenant_id", sa.String(), nullable=False),
@@ -193,7 +210,17 @@ def upgrade() -> None:
             _guard(table)
 
 
-OF_A_TENANT = ("call_events", "calls", "deliveries", "invitations", "live_events", "users", "codes", "jobs")
+OF_A_TENANT = (
+    "call_events",
+    "calls",
+    "deliveries",
+    "invitations",
+    "live_events",
+    "numbers",
+    "users",
+    "codes",
+    "jobs",
+)
 
 
 def _guard(table: str) -> None:
@@ -209,11 +236,13 @@ def downgrade() -> None:
     op.drop_table("jobs")
     op.drop_table("codes")
     op.drop_table("users")
+    op.drop_table("numbers")
     op.drop_table("live_events")
     op.drop_table("invitations")
     op.drop_table("deliveries")
     op.drop_table("calls")
     op.drop_table("call_events")
+    op.drop_table("watermarks")
     op.drop_table("used_tickets")
     op.drop_table("tenants")
     op.drop_table("process_reports")
