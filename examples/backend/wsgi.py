@@ -38,7 +38,7 @@ def create_app(backend: Backend) -> ResilienceMiddleware:
             methods=[route.method],
             provide_automatic_options=False,
         )
-    app.add_url_rule("/api/live", "live", live_socket(backend), websocket=True)
+    app.add_url_rule("/api/live", "live_socket", live_socket(backend), websocket=True)
     development = backend.settings.environment == "development"
     return ResilienceMiddleware(app, development=development)
 
