@@ -1,4 +1,7 @@
-"""The example backend as a process of its own, for black-box tests over real HTTP."""
+"""The example backend as a process of its own, for black-box tests over real HTTP.
+
+In `conftest.py` the fixture `server` is such a process that many tests share, once under each shell.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +16,28 @@ import time
 from pathlib import Path
 
 import httpx2
+import pytest
+
+from examples.backend.fakes import real as real_mode
 
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE = 20.0
 """Seconds for what should take a moment; a busy machine may take longer."""
+SHELLS = ("asgi", "wsgi")
+PASSWORD = "correct horse battery"
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+
+everywhere = pytest.mark.parametrize("server", [*SHELLS, "asgi-real", "wsgi-real"], indirect=True)
+"""For tests that run in the real mode too: two processes, on PostgreSQL, Redis, an S3 and a mail server."""
 
 _numbers = itertools.count(1)
 
 
-def start(var, *arguments, **settings):
+def start(var, *arguments, variables=None, **settings):
     """Start a backend that writes below `var`; settings are environment variables without their prefix."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("BACKEND_")}
+    environ |= variables or {}
     environ |= {f"BACKEND_{name.upper()}": str(value) for name, value in settings.items()}
     log = (var.parent / f"{var.name}.log").open("a+")
     process = subprocess.Popen(
@@ -38,11 +52,33 @@ def start(var, *arguments, **settings):
 
 
 class Running:
-    """A backend that runs, and the fake provider beside it."""
+    """A backend that runs, and the fake provider beside it.
 
-    def __init__(self, var, **settings):
+    Args:
+        var: Where it writes.
+        app: Under which shell.
+        workers: How many processes serve.
+        real: Whether on PostgreSQL, Redis, an S3 store and a mail server, which run as long as it does.
+        settings: As `start` has them.
+    """
+
+    def __init__(self, var, app="asgi", workers=1, real=False, **settings):
         self.var = var
-        self.process, self._log = start(var, **{"trusted_proxies": "127.0.0.1/32"} | settings)
+        self.app = app
+        self.is_real = real
+        self._stack = contextlib.ExitStack()
+        with contextlib.ExitStack() as stack:
+            self.variables = stack.enter_context(real_mode.servers(var)) if real else {}
+            self._start(app, workers, {"limiter_store": "redis"} if real else {}, settings)
+            self._stack = stack.pop_all()
+
+    def _start(self, app, workers, usual, settings):
+        self.process, self._log = start(
+            self.var,
+            *("--app", app, "--workers", str(workers), "--port", "0"),
+            variables=self.variables,
+            **{"trusted_proxies": "127.0.0.1/32"} | usual | settings,
+        )
         self.greeting = ""
         for line in self.process.stdout:
             self.greeting += line
@@ -62,14 +98,15 @@ class Running:
         return self
 
     def __exit__(self, *exc_info):
-        self.provider.close()
-        try:
-            if self.process.poll() is None:
-                self.stop()
-        finally:
-            self.process.kill()  # does nothing to one that has ended
-            self.process.stdout.close()
-            self._log.close()
+        with self._stack:
+            self.provider.close()
+            try:
+                if self.process.poll() is None:
+                    self.stop()
+            finally:
+                self.process.kill()  # does nothing to one that has ended
+                self.process.stdout.close()
+                self._log.close()
 
     def is_ready(self):
         try:
@@ -78,21 +115,25 @@ class Running:
             assert self.process.poll() is None, self.log()
             return False
 
-    def client(self, address=None):
+    def client(self, address=None, **options):
         """Return a client at a network address of its own, as a trusted proxy tells it."""
-        number = next(_numbers)
-        address = address or f"198.51.{number // 256}.{number % 256}"
-        return httpx2.Client(base_url=self.url, headers={"X-Forwarded-For": address}, timeout=PATIENCE)
+        address = address or fresh_address()
+        headers = {"X-Forwarded-For": address} | options.pop("headers", {})
+        return httpx2.Client(base_url=self.url, headers=headers, timeout=PATIENCE, **options)
 
     def monitoring(self, report):
         return httpx2.get(f"{self.url}/api/monitoring/{report}").json()
 
     def fault(self, **fault):
-        """Have the provider fail; see `examples.backend.fakes.telephony.Fault`."""
+        """Have the provider fail; see `examples.backend.fakes.faults.Fault`."""
         assert self.provider.post("/_control/faults", json=fault).status_code == 200
 
     def heal(self):
         assert self.provider.delete("/_control/faults").status_code == 200
+
+    def asked_for(self, call_sid):
+        """Return how often the provider was asked for a call and its recording, by kind."""
+        return self.provider.get("/_control/subjects").json().get(call_sid, {})
 
     def mail_to(self, email):
         """Return the messages that were sent to `email`, the oldest first."""
@@ -115,22 +156,62 @@ class Running:
 
 
 @contextlib.contextmanager
-def logged_in(server, email=None):
-    """Open an account, prove its address and log in; yield a client that is logged in."""
-    email = email or f"user{next(_numbers)}@example.com"
-    account = {"email": email, "password": "correct horse"}
+def logged_in(server, email=None, **registration):
+    """Open an account, prove its address and log in; yield a client that is logged in.
+
+    It has the token and the account's email address as attributes.
+    """
+    email = email or fresh_email()
+    account = {"email": email, "password": PASSWORD}
     with server.client() as client:
-        assert client.post("/api/auth/register", json=account).status_code == 202
+        opened = client.post("/api/auth/register", json={**account, **registration})
+        assert opened.status_code == 202, opened.text
         code = {"email": email, "code": server.code_for(email)}
         assert client.post("/api/auth/verify-email", json=code).status_code == 200
-        client.token = client.post("/api/auth/login", json=account).json()["token"]
+        answer = client.post("/api/auth/login", json=account)
+        assert answer.status_code == 200, answer.text
+        client.cookies.clear()  # as a program, it sends its token itself
+        client.email, client.token = email, answer.json()["token"]
         client.headers["Authorization"] = f"Bearer {client.token}"
         yield client
 
 
+def fresh_email():
+    """Return an address that nobody has used."""
+    return f"user{next(_numbers)}.{os.getpid()}@example.com"
+
+
+def fresh_address():
+    """Return a network address that no other client of this process has (RFC 2544's, for tests)."""
+    number = next(_numbers)
+    return f"198.{18 + number // 65536}.{number // 256 % 256}.{number % 256}"
+
+
 def wait_until(condition):
-    """Wait until `condition()` holds."""
+    """Wait until `condition()` holds; return what it returned."""
     give_up_at = time.monotonic() + PATIENCE
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < give_up_at, "it never came true"
         time.sleep(0.01)
+    return found
+
+
+def fresh_sid():
+    """Return the id of a call that the fake provider knows and nobody has asked for."""
+    return f"c0ffee{os.getpid():08x}{next(_numbers):018x}"
+
+
+def assert_error(answer, status, code):
+    """Every error has the library's body, and the id that is in the header too; return the body."""
+    body = answer.json()
+    assert (answer.status_code, body["code"]) == (status, code), body
+    assert body["error"]
+    assert REQUEST_ID.fullmatch(body["requestId"])
+    assert body["requestId"] == answer.headers["X-Request-Id"]
+    assert TIMESTAMP.fullmatch(body["timestamp"])
+    assert "details" not in body
+    return body
+
+
+def login(client, email, password="a wrong guess"):
+    return client.post("/api/auth/login", json={"email": email, "password": password})

@@ -1,0 +1,55 @@
+"""Backends that run, for the black-box tests."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+
+from tests.examples.backend_process import SHELLS, Running, logged_in
+
+
+@pytest.fixture(scope="session")
+def backends(tmp_path_factory):
+    """Return a function that returns the running backend of a kind; it starts when it is first asked for."""
+    running = {}
+    with contextlib.ExitStack() as stack:
+
+        def backend(kind):
+            if kind not in running:
+                app, _, real = kind.partition("-")
+                var = tmp_path_factory.mktemp(kind) / "var"
+                workers = 2 if real else 1
+                server = Running(var, app, workers, real=bool(real), telephony_recovery=0.3)
+                running[kind] = stack.enter_context(server)
+            return running[kind]
+
+        yield backend
+
+
+@pytest.fixture(params=SHELLS)
+def server(request, backends):
+    """A backend that tests share: each brings its own users, and leaves the provider well."""
+    server = backends(request.param)
+    yield server
+    server.heal()
+
+
+@pytest.fixture
+def client(server):
+    """Somebody who is not logged in."""
+    with server.client() as client:
+        yield client
+
+
+@pytest.fixture
+def user(server):
+    """Somebody who is logged in, the administrator of a tenant of their own."""
+    with logged_in(server) as client:
+        yield client
+
+
+@pytest.fixture(params=SHELLS)
+def app(request):
+    """The name of a shell, for tests that start a backend of their own."""
+    return request.param
