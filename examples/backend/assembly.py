@@ -27,6 +27,7 @@ from examples.backend.ports.live import DatabaseLiveEvents
 from examples.backend.ports.mail import Outbox
 from examples.backend.ports.objects import FolderObjects
 from examples.backend.ports.passwords import Argon2Passwords
+from examples.backend.ports.sessions import ClosingSessions
 from examples.backend.ports.telephony import HTTPTelephony
 from examples.backend.ports.tenants import DatabaseTenants
 from examples.backend.ports.tickets import DatabaseUsedTickets, JoseSeal
@@ -98,7 +99,7 @@ class Backend:
         self.accounts = Accounts(
             users=DatabaseUsers(self.database),
             passwords=Argon2Passwords(self._hashing),
-            sessions=self.sessions,
+            sessions=ClosingSessions(self.sessions, self.janitor),
             codes=OneTimeCodes(derived(secret, "one-time codes")),
             mail=Outbox(var / "outbox", self._files),
             limits=self.limits,
