@@ -10,6 +10,7 @@ import itertools
 import logging
 import os
 import platform
+import secrets
 import threading
 from collections import Counter, deque
 from hashlib import blake2b
@@ -150,7 +151,7 @@ class Recorder:
         """Begin anew: what the parent process has recorded is the parent's to tell."""
         self._lock = threading.RLock()
         self.started_at = self._clock.wall()
-        self.process = f"{platform.node()}:{os.getpid()}:{self.started_at:.3f}"
+        self.process = f"{platform.node()}:{os.getpid()}:{secrets.token_hex(4)}"
         """Tells this process from all others, also from one that had its number before."""
         self._numbers = itertools.count(1)
         self._events: deque[dict[str, Any]] = deque(maxlen=MOST_EVENTS)

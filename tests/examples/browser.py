@@ -27,7 +27,7 @@ def opened(browser, url, width=1280, height=900, **options):
     """Open a page in a context of its own; yield it, with what it complained about as `page.complaints`."""
     context = browser.new_context(viewport={"width": width, "height": height}, **options)
     context.add_init_script(
-        "addEventListener('securitypolicyviolation', (event) => console.error('CSP', event.violatedDirective))"
+        "addEventListener('securitypolicyviolation', (event) => console.error(event.violatedDirective))"
     )
     page = context.new_page()
     page.complaints = []
