@@ -40,6 +40,8 @@ from examples.backend.fakes.servers import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+SETTINGS: Final = Path(__file__).parent.parent / "real.env"
+"""The settings of the real mode."""
 REGION: Final = "us-east-1"
 BUCKET: Final = "recordings"
 STORAGE_KEY: Final = "demo-key"
@@ -58,6 +60,22 @@ WHAT_TO_INSTALL: Final = {
 
 class MissingError(Exception):
     """A program is not there; the message says which, and what to install."""
+
+
+def settings(file: Path = SETTINGS) -> dict[str, str]:
+    """Return what a file of settings says, one `NAME=value` a line; `#` begins a comment.
+
+    Raises:
+        ValueError: A line is neither.
+    """
+    found = {}
+    for number, line in enumerate(file.read_text().splitlines(), 1):
+        name, is_setting, value = line.partition("=")
+        if line and not line.startswith("#"):
+            if not is_setting:
+                raise ValueError(f"{file}, line {number}: {line!r} is not NAME=value")
+            found[name] = value
+    return found
 
 
 @contextmanager
@@ -175,7 +193,7 @@ def _lay_out(server: PostgresServer) -> tuple[str, str]:
         do(connection, "ALTER SCHEMA public OWNER TO {owner}")
         do(connection, "REVOKE ALL ON SCHEMA public FROM PUBLIC")
         do(connection, "GRANT USAGE ON SCHEMA public TO {application}")
-        of_the_owner = "ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA public"
+        of_the_owner = "ALTER DEFAULT PRIVILEGES FOR ROLE {owner}"
         do(connection, of_the_owner + " GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {application}")
         do(connection, of_the_owner + " GRANT USAGE, SELECT ON SEQUENCES TO {application}")
     application_url, owner_url = (

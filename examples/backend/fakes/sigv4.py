@@ -65,7 +65,7 @@ def check(
     given_key, _, scope = credential.partition("/")
     if given_key != key:
         raise RefusedError(403, "InvalidAccessKeyId", "The access key does not exist in our records")
-    _check_time(date, now, int(in_query.get("X-Amz-Expires", "0")) if presigned else None)
+    _check_time(date, now, in_query.get("X-Amz-Expires", "") if presigned else None)
     digest = headers.get("x-amz-content-sha256", UNSIGNED)
     if not presigned and digest not in {UNSIGNED, hashlib.sha256(body).hexdigest()}:
         raise RefusedError(
@@ -110,7 +110,7 @@ def _of_header(headers: Mapping[str, str]) -> tuple[str, list[str], str, str]:
         raise RefusedError(403, "AccessDenied", "Access Denied") from None
 
 
-def _check_time(date: str, now: float, expires: int | None) -> None:
+def _check_time(date: str, now: float, expires: str | None) -> None:
     try:
         signed_at = datetime.strptime(date, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
     except ValueError:
@@ -118,11 +118,11 @@ def _check_time(date: str, now: float, expires: int | None) -> None:
     if expires is None:
         if abs(now - signed_at) > LARGEST_SKEW:
             raise RefusedError(403, "RequestTimeTooSkewed", "The clocks differ too much")
-    elif not 0 < expires <= LONGEST_VALIDITY:
+    elif not expires.isdecimal() or not 0 < int(expires) <= LONGEST_VALIDITY:
         raise RefusedError(
             400, "AuthorizationQueryParametersError", f"X-Amz-Expires={expires} is no validity"
         )
-    elif now > signed_at + expires:
+    elif now > signed_at + int(expires):
         raise RefusedError(403, "AccessDenied", "Request has expired")
     elif signed_at - now > LARGEST_SKEW:
         raise RefusedError(403, "AccessDenied", "Request is not valid yet")
