@@ -1,6 +1,6 @@
 """The library's sessions, ended together with the connections that belong to them.
 
-A WebSocket, or a stream of events, was let in by a session, and outlives the request that did so. Whoever ends
+A WebSocket, or a stream of events, was let in by a session, and outlives the request. Whoever ends
 a session must end those too, so accounts get the sessions in this form: what ends one goes by the janitor.
 Those in other processes are closed by their janitors, which look now and then.
 """

@@ -91,8 +91,8 @@ class JoseSeal:
             now=int(self._clock.wall()),
             leeway=SKEW,
             aud={"essential": True, "value": purpose.value},
-            exp=needed,
-            iat=needed,
+            thing={"essential": True, "allow_blank": True},
+            **dict.fromkeys(("jti", "sub", "iat", "exp", "tenant", "session"), needed),
         )
         try:
             claims = jwt.decode(text, self._keys[purpose], algorithms=[ALGORITHM]).claims
