@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 
 from examples.backend.api.http import Incoming
 from examples.backend.kit import BlockingKit, drive
-from examples.backend.monitoring import Monitoring, merging
+from examples.backend.monitoring import Monitoring, merging, metrics
 from examples.backend.monitoring.operators import require_operator
 from examples.backend.ports.database import Database, migrate
 from examples.backend.ports.reports import ENDED, FOLDED, DatabaseReports, added
@@ -172,6 +172,12 @@ def test_limits_are_told_with_hashed_keys_and_the_fullest_first(processes):
     assert "ada" not in str(report(monitoring, "overview"))
 
 
+def test_operators_are_asked_for_by_the_settings(processes):
+    monitoring = processes()
+    with pytest.raises(ServiceError, match="this machine only"):
+        monitoring.require_operator(asked_by(peer="192.0.2.1"))
+
+
 def test_the_overview_does_without_the_limits_when_their_store_is_away(processes):
     class Away(MemoryStore):
         shared = True
@@ -320,20 +326,14 @@ def test_there_are_no_orders_about_breakers_that_are_not_there(processes):
 # --- who may look --------------------------------------------------------------------------------
 
 
-def ask(token="", peer="127.0.0.1", **headers):
+def ask(token="", **asked):
+    require_operator(token, asked_by(**asked))
+
+
+def asked_by(peer="127.0.0.1", **headers):
     headers = {"host": "127.0.0.1:8000"} | {name.replace("_", "-"): value for name, value in headers.items()}
-    require_operator(
-        token,
-        Incoming(
-            method="POST",
-            path="/",
-            parameters={},
-            query="",
-            headers=headers,
-            cookies={},
-            peer=peer,
-            read=None,
-        ),
+    return Incoming(
+        method="POST", path="/", parameters={}, query="", headers=headers, cookies={}, peer=peer, read=None
     )
 
 
@@ -472,6 +472,7 @@ def test_memory_that_is_unknown_in_one_process_is_unknown(processes):
     reports = drive(processes()._all()) * 2
     reports[1]["process"]["memory"]["resident"] = None
     assert merging.janitor(reports)["memory"] == "unknown"
+    assert b"backend_memory_resident_bytes" not in metrics.text(reports, {})
 
 
 # --- the record ----------------------------------------------------------------------------------

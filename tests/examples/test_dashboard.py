@@ -26,6 +26,10 @@ def browser():
         yield browser
 
 
+one_shell = pytest.mark.parametrize("server", ["asgi"], indirect=True)
+"""For what the page does by itself, whoever has sent it."""
+
+
 @pytest.fixture(scope="module", params=SHELLS)
 def server(request, tmp_path_factory):
     var = tmp_path_factory.mktemp(f"dashboard-{request.param}") / "var"
@@ -105,6 +109,7 @@ def test_an_operator_forces_a_breaker_open_and_resets_it_by_keyboard(server, pag
 
 
 @in_a_browser
+@one_shell
 def test_limits_retries_janitor_and_processes_are_shown(server, user, page):
     for _ in range(7):
         user.post("/api/auth/login", json={"email": "eve@example.com", "password": "a wrong guess"})
@@ -119,6 +124,7 @@ def test_limits_retries_janitor_and_processes_are_shown(server, user, page):
 
 
 @in_a_browser
+@one_shell
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_a_phone_in_light_and_dark(browser, server, scheme):
     with opened(browser, f"{server.url}/dashboard", width=360, height=740, color_scheme=scheme) as page:
@@ -130,6 +136,7 @@ def test_it_fits_a_phone_in_light_and_dark(browser, server, scheme):
 
 
 @in_a_browser
+@one_shell
 def test_it_says_when_it_has_lost_touch_and_finds_it_again(browser, server):
     with opened(browser, f"{server.url}/dashboard") as page:
         expect(page.locator("body")).to_have_attribute("data-touch", "live")
@@ -143,6 +150,7 @@ def test_it_says_when_it_has_lost_touch_and_finds_it_again(browser, server):
 
 
 @in_a_browser
+@one_shell
 def test_what_a_report_says_never_becomes_markup(browser, server):
     def poisoned(route):
         report = route.fetch().json()
