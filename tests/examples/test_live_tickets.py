@@ -204,12 +204,10 @@ def test_no_character_of_a_ticket_may_be_changed(place, bit):
     else:
         other = alphabet[alphabet.index(text[place]) ^ (1 << bit)]
         changed = text[:place] + other + text[place + 1 :]
-    ours = office.seal.open(text, Purpose.LIVE)
-    try:
-        assert office.redeem(changed) == ours  # the last character has bits that say nothing
-        assert place == len(text) - 1
-    except ServiceError as refused:
-        assert refused.code == "INVALID_TOKEN"
+    if place == len(text) - 1 and bit < 2:  # 43 characters have two bits more than 256, which say nothing
+        assert office.redeem(changed) == office.seal.open(text, Purpose.LIVE)
+    else:
+        assert office.refused(changed) == "INVALID_TOKEN"
 
 
 # --- the table of used ones ------------------------------------------------------------------------
