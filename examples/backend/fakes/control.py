@@ -77,8 +77,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def refuse(self, status: int, message: str, *, code: str | None = None, **headers: str | None) -> None:
         """Answer with an error in the form of whom the fake stands in for."""
-        del code
-        self.reply_json(status, {"message": message}, **headers)
+        self.reply_json(status, {"code": code, "message": message}, **headers)
 
     def control(self, request: list[str], body: dict[str, Any]) -> object:
         """Do what a control request says; return the answer.

@@ -106,15 +106,10 @@ async def _suffer(fault: Fault, server: SMTP) -> str | None:
 def serve(port: int, folder: Path, faults: Faults) -> str:
     """Take mail in a thread of its own for the rest of this process; return the address."""
     loop = asyncio.new_event_loop()
+    catcher = Catcher(folder, faults)
 
     def connection() -> SMTP:
-        return SMTP(
-            Catcher(folder, faults),
-            hostname="localhost",
-            enable_SMTPUTF8=True,
-            data_size_limit=LARGEST,
-            loop=loop,
-        )
+        return SMTP(catcher, hostname="localhost", enable_SMTPUTF8=True, data_size_limit=LARGEST, loop=loop)
 
     listening = loop.run_until_complete(loop.create_server(connection, "127.0.0.1", port))
     threading.Thread(target=loop.run_forever, daemon=True).start()
