@@ -5,30 +5,32 @@ This is the one place that knows everybody. It also begins what runs by itself, 
 
 from __future__ import annotations
 
+import contextlib
 import hmac
+import os
 import secrets
 from typing import TYPE_CHECKING, Any, Final
 
 from examples.adapters import note
+from examples.backend.bringing import Bringing
 from examples.backend.domain.accounts import Accounts
 from examples.backend.domain.codes import OneTimeCodes
 from examples.backend.domain.limits import Limits
 from examples.backend.domain.live import Live
-from examples.backend.domain.recordings import Recordings
+from examples.backend.domain.passwords import PasswordChanges, PasswordRules
+from examples.backend.domain.tenants import Administration, SigningSecrets
 from examples.backend.domain.tickets import Tickets
-from examples.backend.domain.webhooks import Webhooks, hash_of
+from examples.backend.domain.tokens import hash_of
 from examples.backend.kit import settled
 from examples.backend.monitoring import Monitoring
-from examples.backend.ports import http_client
-from examples.backend.ports.call_events import DatabaseCallEvents
-from examples.backend.ports.catalogue import DatabaseCatalogue
+from examples.backend.ports import known_passwords
 from examples.backend.ports.database import Database, migrate
+from examples.backend.ports.known_passwords import BreachedPasswords, CommonPasswords
 from examples.backend.ports.live import DatabaseLiveEvents
-from examples.backend.ports.mail import Outbox
-from examples.backend.ports.objects import FolderObjects
+from examples.backend.ports.mail import Outbox, SMTPServer, is_unwell
+from examples.backend.ports.mail_queue import MailQueue
 from examples.backend.ports.passwords import Argon2Passwords
 from examples.backend.ports.sessions import ClosingSessions
-from examples.backend.ports.telephony import HTTPTelephony
 from examples.backend.ports.tenants import DatabaseTenants
 from examples.backend.ports.tickets import DatabaseUsedTickets, JoseSeal
 from examples.backend.ports.users import DatabaseUsers
@@ -41,12 +43,15 @@ from resilience.stores.memory import MemoryStore
 from resilience.stores.sqlite import SQLiteStore
 
 if TYPE_CHECKING:
+    from examples.backend.domain.accounts import Mail
     from examples.backend.kit import Kit, Retries
     from examples.backend.settings import Settings
 
 KEY_BYTES: Final = 32
 LOOK_EVERY: Final = 0.5
 """Seconds between two looks for live updates."""
+DELIVER_EVERY: Final = 0.5
+"""Seconds between two looks for mail that is to be handed over."""
 FORGET_EVERY: Final = 600.0
 """Seconds between two deletions of what nobody will ask for any more."""
 UNWELL: Final = (is_transient, DeadlineExceeded)
@@ -95,15 +100,31 @@ class Backend:
             "Password checking", threads=settings.hashing_threads, queue=settings.hashing_queue
         )
         self._files = kit.workers("The disk", threads=4, queue=1000)
+        self._breakers: tuple[CircuitBreaker, ...] = ()
+        self.retries: dict[str, Retries] = {}
+        self._running: list[Any] = [self.janitor]
+        """What runs by itself."""
+        mail = self._post(derived(secret, "mail"))
+        sessions = ClosingSessions(self.sessions, self.janitor)
+        self._breached = self._breached_passwords()
+        what_accounts_need: dict[str, Any] = {
+            "users": DatabaseUsers(self.database),
+            "passwords": Argon2Passwords(self._hashing),
+            "rules": PasswordRules(CommonPasswords(), self._breached),
+            "sessions": sessions,
+            "codes": OneTimeCodes(derived(secret, "one-time codes")),
+            "mail": mail,
+            "limits": self.limits,
+        }
+        self.accounts = Accounts(**what_accounts_need, sleep=kit.sleep)
+        self.passwords = PasswordChanges(**what_accounts_need, accounts=self.accounts)
         self.tenants = DatabaseTenants(self.database)
-        self.accounts = Accounts(
-            users=DatabaseUsers(self.database),
-            passwords=Argon2Passwords(self._hashing),
-            sessions=ClosingSessions(self.sessions, self.janitor),
-            codes=OneTimeCodes(derived(secret, "one-time codes")),
-            mail=Outbox(var / "outbox", self._files),
+        self.administration = Administration(
+            tenants=self.tenants,
+            sessions=sessions,
+            signing=SigningSecrets(derived(secret, "webhook signatures")),
+            mail=mail,
             limits=self.limits,
-            sleep=kit.sleep,
         )
 
         self._used_tickets = DatabaseUsedTickets(self.database)
@@ -117,34 +138,28 @@ class Backend:
             most=kit.most_listeners(settings.live_connections, settings.request_threads),
             most_of_user=settings.live_connections_per_user,
         )
-        self._following = kit.periodic(self.live.look, LOOK_EVERY, name="live updates")
-        self._forgetting = kit.periodic(self._forget, FORGET_EVERY, name="forgetting what was told")
+        self._running.append(kit.periodic(self.live.look, LOOK_EVERY, name="live updates"))
+        self._running.append(kit.periodic(self._forget, FORGET_EVERY, name="forgetting what was told"))
 
-        self.breakers: tuple[CircuitBreaker, ...] = ()
-        self.retries: dict[str, Retries] = {}
-        telephony_retries, telephony_breaker = self._guard(
-            "telephony", recovery_time=settings.telephony_recovery, probes=1
-        )
-        storage_retries, _ = self._guard("object-store")
-        self._telephony = HTTPTelephony(
+        self.bringing = Bringing(
             settings,
-            kit.http_client(**http_client.options(settings)),
-            telephony_retries,
-            telephony_breaker,
+            kit,
+            database=self.database,
+            tenants=self.tenants,
+            limits=self.limits,
+            counts=self._counts,
+            board=self._board,
+            signing=self.administration,
+            guard=self._guard,
         )
-        self.recordings = Recordings(
-            telephony=self._telephony,
-            objects=FolderObjects(var / "objects", self._files, storage_retries),
-            catalogue=DatabaseCatalogue(self.database),
-            flights=kit.flights(),
-            downloads=var / "downloads",
-            within=settings.recording_deadline,
-            patience=settings.recording_patience,
-        )
-        self.webhooks = Webhooks(
-            tenants=self.tenants, events=DatabaseCallEvents(self.database), limits=self.limits
-        )
+        self.recordings = self.bringing.recordings
+        self.webhooks = self.bringing.webhooks
         self.monitoring = Monitoring(self, derived(secret, "monitoring"))
+
+    @property
+    def breakers(self) -> tuple[CircuitBreaker, ...]:
+        """Every breaker there is at the moment: hosts of recordings get theirs when they are first asked."""
+        return (*self._breakers, *self.bringing.breakers)
 
     async def start(self) -> None:
         """Begin what runs by itself."""
@@ -152,9 +167,12 @@ class Backend:
         for secret in self.settings.webhook_tenants:
             kept = hash_of(secret)
             await self.tenants.ensure(kept[:32], "demo", kept, SYSTEM_CLOCK.wall())
+            if self.settings.demo_password:
+                await self.accounts.ensure_demo(kept[:32], self.settings.demo_password)
         await self.live.start()
-        for running in (self.janitor, self._following, self._forgetting):
+        for running in self._running:
             await settled(running.start())
+        await self.bringing.start()
         await self.monitoring.start()
         self.started = True
 
@@ -169,9 +187,12 @@ class Backend:
     async def close(self) -> None:
         """End what runs by itself, then let go of everything; requests have ended before."""
         await self.monitoring.close()
-        for running in (self._following, self._forgetting, self.janitor):
+        await self.bringing.stop()
+        for running in reversed(self._running):
             await settled(running.stop(timeout=1.0))
-        await self._telephony.close()
+        await self.bringing.close()
+        if self._breached is not None:
+            await self._breached.close()
         self._hashing.close()
         self._files.close()
         await self.sessions.close()
@@ -184,13 +205,34 @@ class Backend:
 
     async def _forget(self) -> None:
         await self.live.forget()
+        await self.bringing.forget()
         await self._used_tickets.forget(SYSTEM_CLOCK.wall())
 
-    def _guard(self, name: str, **breaker_options: Any) -> tuple[Retries, CircuitBreaker]:
+    def _post(self, key: bytes) -> Mail:
+        """Return who takes messages: a folder, or a queue before the mail server."""
+        settings = self.settings
+        if not settings.smtp_host:
+            return Outbox(settings.var / "outbox", self._files, settings.mail_from)
+        retries, _ = self._guard("mail", unwell=(is_unwell, DeadlineExceeded), retry_on=is_unwell)
+        server = SMTPServer(settings, self.kit.workers("The mail server", threads=1, queue=10), retries)
+        queue = MailQueue(self.database, key, server)
+        self._running.append(self.kit.periodic(queue.deliver, DELIVER_EVERY, name="handing over mail"))
+        return queue
+
+    def _breached_passwords(self) -> BreachedPasswords | None:
+        url = self.settings.breached_passwords_url
+        if not url:
+            return None
+        retries, _ = self._guard("breached-passwords")
+        return BreachedPasswords(self.kit.http_client(**known_passwords.client_options(url)), retries)
+
+    def _guard(
+        self, name: str, *, unwell: Any = UNWELL, retry_on: Any = is_transient, **breaker_options: Any
+    ) -> tuple[Retries, CircuitBreaker]:
         """Return how calls of a dependency are retried, and what guards it; both are watched from now on."""
-        breaker = CircuitBreaker(name=name, record_on=UNWELL, shared=self._board, **breaker_options)
-        retries = self.kit.retries(name=name, circuit_breaker=breaker)
-        self.breakers = (*self.breakers, breaker)
+        breaker = CircuitBreaker(name=name, record_on=unwell, shared=self._board, **breaker_options)
+        retries = self.kit.retries(name=name, circuit_breaker=breaker, retry_on=retry_on)
+        self._breakers = (*self._breakers, breaker)
         self.retries[name] = retries
         return retries, breaker
 
@@ -233,8 +275,10 @@ def _secret(settings: Settings) -> bytes:
         return settings.secret.encode()
     file = settings.var / "secret.key"
     if not file.exists():
-        unfinished = settings.var / "secret.unfinished"
+        unfinished = settings.var / f"secret.{os.getpid()}"
         unfinished.touch(mode=0o600)
         unfinished.write_bytes(secrets.token_bytes(KEY_BYTES))
-        unfinished.rename(file)
+        with contextlib.suppress(FileExistsError):  # of several processes, the first one's counts
+            file.hardlink_to(unfinished)
+        unfinished.unlink()
     return file.read_bytes()

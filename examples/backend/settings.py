@@ -43,6 +43,8 @@ class Settings:
     """The key of the one-time codes' hashes. Left empty, one is made and kept in the var folder."""
     max_body: int = 64 * 1024
     """A longer request body is refused."""
+    body_timeout: float = 10.0
+    """A request body that takes longer to arrive is refused."""
     drain_notice: float = 0.0
     """How long, after SIGTERM, the backend still accepts while /health/ready already says no."""
 
@@ -61,11 +63,21 @@ class Settings:
     smtp_host: str = ""
     """Where mail is handed over. Left empty, it is written to a folder."""
     smtp_port: int = 25
+    smtp_security: Literal["none", "starttls", "tls"] = "none"
+    """How the connection to it is kept private."""
+    smtp_user: str = ""
+    """Left empty, nobody logs in there."""
+    smtp_password: str = ""
     mail_from: str = "no-reply@example.com"
 
     limiter_store: Literal["memory", "sqlite", "redis"] = "memory"
     """Where limits are counted. `sqlite` survives a restart and is shared by the processes of one machine,
     `redis` by those of many."""
+    breached_passwords_url: str = ""
+    """Where new passwords are looked up among leaked ones, such as https://api.pwnedpasswords.com/range/.
+    Left empty, only the commonest are refused."""
+    demo_password: str = ""
+    """With one, there is an account demo@example.com that has it."""
     hashing_threads: int = max(1, (os.cpu_count() or 2) - 1)
     """How many passwords are hashed at a time: one core stays free for everybody else."""
     hashing_queue: int = 50
@@ -94,14 +106,22 @@ class Settings:
     telephony_key: str = "demo-key"
     telephony_token: str = "demo-token"  # noqa: S105 - the fake provider's
     telephony_recording_hosts: tuple[str, ...] = ()
-    """Hosts (with `:port`, unless the scheme's own) that a RecordingUrl may name, besides the API's.
-    They are sent our key and token, which the provider asks for there too."""
+    """Hosts (with `:port`, unless the scheme's own) that a RecordingUrl may name, besides the API's. They are
+    not sent our key and token: only presigned addresses open anything there."""
     telephony_utc_offset: float = 19_800.0
     """The provider writes times without a zone; its clocks are this far ahead of UTC (+05:30)."""
     telephony_timeout: float = 3.0
     """How long the provider may keep silent in one attempt."""
     telephony_recovery: float = 5.0
     """How long the breaker stays open before it lets a probe through."""
+    telephony_rate: int = 200
+    """How many requests a minute the provider is sent at most, by all processes that count limits together."""
+    recording_workers: int = 4
+    """How many recordings a process brings by itself at the same time."""
+    recording_poll: float = 1.0
+    """How often a worker that has nothing to do looks for what other processes were told."""
+    reconciliation_interval: float = 300.0
+    """How often the provider's list of calls is read for what webhooks lost."""
     recording_deadline: float = 8.0
     """The whole of one recording fetch: details, download, storing, and all retries."""
     recording_max_size: int = 64 * 1024 * 1024
@@ -144,8 +164,24 @@ class Settings:
             client_address(None, (), self.trusted_proxies)
         except ValueError as error:
             raise ValueError(f"{PREFIX}TRUSTED_PROXIES: {error}") from None
+        if self.limiter_store == "redis" and not self.redis_url:
+            raise ValueError(f"{PREFIX}LIMITER_STORE=redis needs {PREFIX}REDIS_URL")
         for field in dataclasses.fields(self):
             _check_number(field.name, getattr(self, field.name))
+
+    def check_processes(self, processes: int) -> None:
+        """Refuse several processes that would each keep limits of their own.
+
+        Raises:
+            ValueError: They would.
+        """
+        if processes < 1:
+            raise ValueError(f"--workers {processes}: 1 or more is expected")
+        if processes > 1 and self.limiter_store == "memory":
+            raise ValueError(
+                f"{processes} processes that count in memory would let through {processes} times as much: set "
+                f"{PREFIX}LIMITER_STORE=sqlite, or redis"
+            )
 
     @property
     def origins(self) -> tuple[str, ...]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from examples.backend.api import accounts, live, monitoring, recordings, webhooks
+from examples.backend.api import accounts, live, monitoring, recordings, tenants, webhooks
 
 if TYPE_CHECKING:
     from examples.backend.api.http import Route
 
 ROUTES: Final[tuple[Route, ...]] = (
     *accounts.ROUTES,
+    *tenants.ROUTES,
     *recordings.ROUTES,
     *webhooks.ROUTES,
     *live.ROUTES,

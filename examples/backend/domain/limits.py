@@ -14,6 +14,9 @@ already stays so.
 
 An attempt counts whether the password was right or wrong. The answer comes only after the hashing, which is
 what the limit protects; and of a thousand parallel attempts exactly six are let in, whatever they bring.
+
+Codes are limited in the same way, for each purpose by itself: their mails cost money and annoy, and guesses
+at them are what an attacker has them sent for.
 """
 
 from __future__ import annotations
@@ -59,7 +62,14 @@ class Limits:
         self._login_email = limiter("100/hour", "login-email")
         self._registration = limiter("5/15 minutes", "registration")
         self._verification = limiter("5/5 minutes", "verification")
+        self._verification_address = limiter("50/hour", "verification-address")
         self._resend = limiter("3/2 minutes", "resend")
+        self._resend_pair = limiter("5/day", "resend-pair")
+        self._resend_address = limiter("20/hour", "resend-address")
+        self._resend_email = limiter("20/day", "resend-email")
+        self._password = limiter("6/15 minutes", "password")
+        self._invitation_tenant = limiter("20/hour", "invitation-tenant")
+        self._invitation_email = limiter("5/day", "invitation-email")
         self._api = limiter("100/15 minutes", "api")
         self._webhook = limiter("1000/minute", "webhook")
         self.all: Final = (
@@ -68,7 +78,14 @@ class Limits:
             self._login_email,
             self._registration,
             self._verification,
+            self._verification_address,
             self._resend,
+            self._resend_pair,
+            self._resend_address,
+            self._resend_email,
+            self._password,
+            self._invitation_tenant,
+            self._invitation_email,
             self._api,
             self._webhook,
         )
@@ -85,13 +102,34 @@ class Limits:
         """Charge a registration: 5 in 15 minutes from a network address."""
         await self._charge((self._registration, (address,)))
 
-    async def verification(self, email: str) -> None:
-        """Charge an attempt at a code: 5 in 5 minutes for an email address, whoever makes them."""
-        await self._charge((self._verification, (email,)))
+    async def verification(self, purpose: str, email: str, address: str) -> None:
+        """Charge an attempt at a code.
 
-    async def resend(self, email: str) -> None:
-        """Charge a new code: 3 in 2 minutes for an email address."""
-        await self._charge((self._resend, (email,)))
+        5 in 5 minutes for an email address, whoever makes them: they are counted with the code too, see
+        `codes`. 50 an hour for a network address: nobody tries one code on a thousand accounts.
+        """
+        await self._charge((self._verification, (purpose, email)), (self._verification_address, (address,)))
+
+    async def code(self, purpose: str, email: str, address: str) -> None:
+        """Charge a code to be sent.
+
+        3 in 2 minutes and 20 a day for an email address; 20 an hour for a network address; and 5 a day for
+        the pair, so that four of those are needed to keep an address from getting codes for a day.
+        """
+        await self._charge(
+            (self._resend, (purpose, email)),
+            (self._resend_pair, (purpose, email, address)),
+            (self._resend_address, (address,)),
+            (self._resend_email, (purpose, email)),
+        )
+
+    async def password(self, user: str) -> None:
+        """Charge an attempt to change a password: 6 in 15 minutes for a user."""
+        await self._charge((self._password, (user,)))
+
+    async def invitation(self, tenant: str, email: str) -> None:
+        """Charge an invitation: 20 an hour by a tenant, 5 a day for an email address."""
+        await self._charge((self._invitation_tenant, (tenant,)), (self._invitation_email, (email,)))
 
     async def api(self, client: str) -> None:
         """Charge a request to the API: 100 in 15 minutes for a client."""

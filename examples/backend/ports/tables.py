@@ -52,6 +52,7 @@ tenants: Final = Table(
     Column("id", String, primary_key=True),
     Column("name", String, nullable=False),
     Column("webhook_hash", String, nullable=False, unique=True),  # of the secret part of its webhooks' URL
+    Column("webhook_version", Integer, nullable=False, server_default="0"),  # counts that secret's changes
     Column("created_at", Float, nullable=False),
 )
 
@@ -64,6 +65,7 @@ users: Final = Table(
     Column("email_key", String, nullable=False, unique=True),  # as it is looked up and limited by
     Column("name", String, nullable=False),
     Column("password_hash", String, nullable=False),
+    Column("password_changed_at", Float, nullable=False),
     Column("role", String, nullable=False),  # administrator | member
     Column("verified_at", Float),
     Column("disabled_at", Float),
@@ -79,7 +81,8 @@ codes: Final = Table(  # at most one of a purpose for a user: issuing the next o
     _tenant_id(),
     Column("hash", LargeBinary, nullable=False),
     Column("expires_at", Float, nullable=False),
-    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("attempts", Integer, nullable=False, server_default="0"),  # the next code goes on counting
+    Column("counted_from", Float, nullable=False),  # when the count began
 )
 
 invitations: Final = Table(
@@ -88,7 +91,20 @@ invitations: Final = Table(
     Column("hash", String, primary_key=True),  # of its token
     _tenant_id(),
     Column("email_key", String, nullable=False),
+    Column("role", String, nullable=False),  # as in `users`
     Column("expires_at", Float, nullable=False),
+)
+
+mails: Final = Table(  # what is still to be handed to the mail server; sealed, and nobody's
+    "mails",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("sealed", String, nullable=False),
+    Column("not_before", Float, nullable=False),
+    Column("expires_at", Float, nullable=False),  # it is of no use later
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("leased_until", Float, nullable=False, server_default="0"),
+    Index(None, "not_before"),
 )
 
 calls: Final = Table(  # a call belongs to one tenant

@@ -29,6 +29,17 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("breaker", name=op.f("pk_breaker_orders")),
     )
     op.create_table(
+        "mails",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("sealed", sa.String(), nullable=False),
+        sa.Column("not_before", sa.Float(), nullable=False),
+        sa.Column("expires_at", sa.Float(), nullable=False),
+        sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("leased_until", sa.Float(), server_default="0", nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_mails")),
+    )
+    op.create_index(op.f("ix_mails_not_before"), "mails", ["not_before"], unique=False)
+    op.create_table(
         "process_reports",
         sa.Column("process", sa.String(), nullable=False),
         sa.Column("seen_at", sa.Float(), nullable=False),
@@ -40,6 +51,7 @@ def upgrade() -> None:
         sa.Column("id", sa.String(), nullable=False),
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("webhook_hash", sa.String(), nullable=False),
+        sa.Column("webhook_version", sa.Integer(), server_default="0", nullable=False),
         sa.Column("created_at", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_tenants")),
         sa.UniqueConstraint("webhook_hash", name=op.f("uq_tenants_webhook_hash")),
@@ -123,6 +135,7 @@ def upgrade() -> None:
         sa.Column("hash", sa.String(), nullable=False),
         sa.Column("tenant_id", sa.String(), nullable=False),
         sa.Column("email_key", sa.String(), nullable=False),
+        sa.Column("role", sa.String(), nullable=False),
         sa.Column("expires_at", sa.Float(), nullable=False),
         sa.ForeignKeyConstraint(
             ["tenant_id"], ["tenants.id"], name=op.f("fk_invitations_tenant_id"), ondelete="CASCADE"
@@ -161,6 +174,7 @@ def upgrade() -> None:
         sa.Column("email_key", sa.String(), nullable=False),
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("password_hash", sa.String(), nullable=False),
+        sa.Column("password_changed_at", sa.Float(), nullable=False),
         sa.Column("role", sa.String(), nullable=False),
         sa.Column("verified_at", sa.Float(), nullable=True),
         sa.Column("disabled_at", sa.Float(), nullable=True),
@@ -180,6 +194,7 @@ def upgrade() -> None:
         sa.Column("hash", sa.LargeBinary(), nullable=False),
         sa.Column("expires_at", sa.Float(), nullable=False),
         sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("counted_from", sa.Float(), nullable=False),
         sa.ForeignKeyConstraint(
             ["tenant_id"], ["tenants.id"], name=op.f("fk_codes_tenant_id"), ondelete="CASCADE"
         ),
@@ -246,4 +261,5 @@ def downgrade() -> None:
     op.drop_table("used_tickets")
     op.drop_table("tenants")
     op.drop_table("process_reports")
+    op.drop_table("mails")
     op.drop_table("breaker_orders")
