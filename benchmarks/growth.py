@@ -1,7 +1,7 @@
 """Whether a series grows: its slope, with an interval.
 
-The slope is Theil and Sen's: the median of the slopes between all pairs of points, which a few jumps of the
-memory allocator do not move. The interval is Sen's (1968), by the normal approximation to Kendall's tau. It
+The slope is Theil and Sen's: the median of the slopes between all pairs of points, which a few peaks do not
+move. The interval is Sen's (1968), by the normal approximation to Kendall's tau. It
 takes the points as independent, which neighbouring samples of memory are not, so they are put together to
 blocks first.
 """

@@ -104,28 +104,32 @@ def test_behind_https_with_a_token_in_development(tmp_path, app):
 def test_a_port_that_is_taken_is_said_and_what_to_do(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        process, log = start(tmp_path / "var", "--port", str(port))
-        assert process.wait(PATIENCE) == 1
-    log.seek(0)
-    said = log.read()
+        exit_code, said = end_of_a_start(tmp_path, "--port", str(port))
+    assert exit_code == 1
     assert f"Port {port} is taken" in said
     assert f"make run PORT={port + 1}" in said
     assert "Traceback" not in said
-    process.stdout.close()
-    log.close()
 
 
 @pytest.mark.parametrize("port", ["99999", "0"])
 def test_what_keeps_it_from_starting_is_said_without_a_traceback(tmp_path, app, port):
     (tmp_path / "var").write_text("a file where the folder should be")
-    process, log = start(tmp_path / "var", "--app", app, "--port", port)
-    assert process.wait(PATIENCE) == 1
-    log.seek(0)
-    said = log.read()
+    exit_code, said = end_of_a_start(tmp_path, "--app", app, "--port", port)
+    assert exit_code == 1
     assert "Traceback" not in said
     assert ("port must be 0-65535" if port == "99999" else "see BACKEND_VAR") in said
-    process.stdout.close()
-    log.close()
+
+
+def end_of_a_start(folder, *arguments):
+    """Start a backend that is not going to run; return its exit code and what it said."""
+    process, log = start(folder / "var", *arguments)
+    with process, log:
+        try:
+            exit_code = process.wait(PATIENCE)
+        finally:
+            process.terminate()  # does nothing to one that has ended
+        log.seek(0)
+        return exit_code, log.read()
 
 
 def test_answers_do_not_wait_to_be_acknowledged():
