@@ -34,8 +34,8 @@ BATCH: Final = 500
 """Events that are read at a time."""
 BACKLOG: Final = 500
 """Events that somebody who was away is told; beyond it a page does better to load anew."""
-WAITING: Final = 100
-"""Events that may wait to be sent to one listener."""
+WAITING: Final = 1000
+"""Events that may wait to be sent to one listener: two batches, so that a burst parts with nobody who reads."""
 PATIENCE: Final = 30.0
 """Seconds after which an id that is missing has been given up by its transaction. No transaction of ours
 takes that long: each statement of them ends within 5 s."""

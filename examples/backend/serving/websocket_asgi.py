@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.websockets import WebSocketDisconnect
@@ -27,10 +29,12 @@ if TYPE_CHECKING:
 FLUSH_WITHIN: Final = 1.0
 """Seconds for a message that is being sent, and then for the close."""
 FOR_EVER: Final = 3600.0
+TICKET: Final = re.compile(r"(?<=[?&]ticket=)[^&\s]+")
 
 
 def live_socket(backend: Backend) -> Callable[[WebSocket], Awaitable[None]]:
     """Return what serves the WebSockets."""
+    logging.getLogger("uvicorn.error").addFilter(is_fit_for_the_log)
 
     async def serve(websocket: WebSocket) -> None:
         mailbox = TaskMailbox()
@@ -60,6 +64,13 @@ def incoming_of(websocket: WebSocket) -> Incoming:
         peer=websocket.client.host if websocket.client else None,
         read=read,
     )
+
+
+def is_fit_for_the_log(record: logging.LogRecord) -> bool:
+    """Take tickets out of what uvicorn logs. Drop what it says of each refusal: that it was a mistake."""
+    if isinstance(record.args, tuple):
+        record.args = tuple(TICKET.sub("…", arg) if isinstance(arg, str) else arg for arg in record.args)
+    return "without completing handshake" not in record.msg
 
 
 async def converse(websocket: WebSocket, subscription: Subscription, mailbox: TaskMailbox) -> None:
