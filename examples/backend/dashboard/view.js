@@ -3,7 +3,7 @@
 import { ago, byId, bytes, clock, count, counted, drawing, duration, element, figure, listIn, mark, meter, percent, tenths, write } from "./dom.js";
 import { stateWord, timeline } from "./timeline.js";
 
-const PRESSING = 12; // keys that are shown
+const PRESSING = 7; // keys that are shown
 const RECENT = 40; // events that are shown
 
 /** What an operator can do to a breaker: the word on the button, what will follow, and when it makes no sense. */
