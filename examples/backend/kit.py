@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 import httpx2
 
+from examples.backend.ports.crew import TaskCrew, ThreadCrew
 from examples.backend.ports.flights import SharedByTasks, SharedByThreads
 from examples.backend.ports.http_client import AsyncClient, BlockingClient
 from examples.backend.ports.live import TaskMailbox, ThreadMailbox
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from resilience.stores import Store
 
     Job = Callable[[], Coroutine[Any, Any, object]]
+    Finding = Callable[[], Coroutine[Any, Any, bool]]
     Charges = Iterable[tuple[Any, Sequence[str]]]
 
 P = ParamSpec("P")
@@ -60,6 +62,10 @@ class Retries(Protocol):
         self, work: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Return what `work` returns, attempted again as long as that is worth it."""
+        ...
+
+    def replace(self, **changes: Any) -> Retries:
+        """Return the same with other options; it shares budget and statistics."""
         ...
 
     def stats(self) -> RetryStats:
@@ -124,6 +130,10 @@ class Kit(Protocol):
 
     def periodic(self, job: Job, interval: float, *, name: str) -> Any:
         """Return what does `job` again and again; `settled` starts and stops it."""
+        ...
+
+    def crew(self, job: Finding, *, size: int, pause: float, name: str) -> Any:
+        """Return a few that do `job` side by side as long as there is work; `settled` starts and stops it."""
         ...
 
     async def sleep(self, seconds: float) -> None:
@@ -194,6 +204,10 @@ class AsyncKit:
         """Return what does `job` again and again; `settled` starts and stops it."""
         return AsyncPeriodic(job, interval, name=name)
 
+    def crew(self, job: Finding, *, size: int, pause: float, name: str) -> TaskCrew:
+        """Return a few that do `job` side by side as long as there is work; `settled` starts and stops it."""
+        return TaskCrew(job, size=size, pause=pause, name=name)
+
     async def sleep(self, seconds: float) -> None:
         """Wait."""
         await SYSTEM_CLOCK.sleep_async(seconds)
@@ -261,6 +275,10 @@ class BlockingKit:
     def periodic(self, job: Job, interval: float, *, name: str) -> Periodic:
         """Return what does `job` again and again; `settled` starts and stops it."""
         return Periodic(lambda: drive(job()), interval, name=name)
+
+    def crew(self, job: Finding, *, size: int, pause: float, name: str) -> ThreadCrew:
+        """Return a few that do `job` side by side as long as there is work; `settled` starts and stops it."""
+        return ThreadCrew(lambda: drive(job()), size=size, pause=pause, name=name)
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
@@ -331,6 +349,9 @@ class _BlockingRetries:
         self, work: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
         return self._retries.execute(lambda: drive(work(*args, **kwargs)))
+
+    def replace(self, **changes: Any) -> Retries:
+        return _BlockingRetries(self._retries.replace(**changes))
 
     def stats(self) -> RetryStats:
         return self._retries.stats()

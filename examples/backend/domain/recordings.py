@@ -1,43 +1,39 @@
-"""Call recordings: brought from the telephony provider into our own store, once.
+"""Call recordings: what people do with them.
 
 The rules:
 
-- What the provider says is a claim. A recording is taken only from allowed hosts, without following
-  redirects, if it is sound, and up to a size; it is stored under a name of our own.
-- A recording that is not there yet is no failure: the caller is told when to look again.
-- Asking again is harmless, also at the same time: what is in the store is served from there, those who ask
-  for a recording that is being fetched share its fetch, and should two processes fetch it, the one that ends
-  first counts.
-- The whole fetch has one deadline, which every attempt, pause and download below it keeps to.
+- A call belongs to one tenant: the one through whose webhooks it was announced, or who first asked for it. To
+  all others it does not exist.
+- Whoever asks for a recording that is not in the store has it brought now, by the same steps as the workers
+  (`bringing`), and shares a fetch that is under way. Should two processes fetch it, the one that ends first
+  counts.
+- A recording that is not there yet is no failure: the caller is told when to look again, and from then on the
+  workers look too.
+- What is deleted stays deleted, whatever is on its way for it: a mark stays in its place, and the object is
+  removed at once and once more when nobody can be storing it any longer (`jobs`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
-import tempfile
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from resilience import deadline, not_found_error
+from resilience import not_found_error
 from resilience.clock import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 
+    from examples.backend.domain.bringing import Bringer
     from resilience.clock import Clock
 
 logger: Final = logging.getLogger("backend.recordings")
 
-UNFINISHED: Final = {"queued", "ringing", "in-progress"}
-"""The states of a call that goes on."""
-LEFT_BEHIND: Final = 10
-"""A download that was last written to so many deadlines ago is nobody's."""
-LOOK_AGAIN: Final = 15.0
-"""Seconds. A recording is ready one to five minutes after the call."""
+URL_LIFETIME: Final = 300.0
+"""Seconds for which an address of the store's own opens a recording: a download is begun at once, and a player
+asks for more of it while it plays."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +51,8 @@ class Call:
     duration: int | None
     """Seconds."""
     recording_url: str | None
+    line: str = ""
+    """Our number, by which the provider sent or took the call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +62,8 @@ class Sound:
     content_type: str
     size: int
     sha256: str
+    md5: str = ""
+    """What S3 stores call the ETag of what is put in one piece; it tells whether all arrived."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,39 +85,88 @@ class NotReady:
     """Seconds until it is worth looking again."""
 
 
-class Telephony(Protocol):
-    """The provider. What it raises are `ServiceError`s and the errors of our policies."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A call in the catalogue, whatever has become of its recording."""
 
-    async def call(self, call_sid: str) -> Call | None:
-        """Return the call's details; None if there is no such call."""
-        ...
+    call_sid: str
+    tenant: str
+    state: str
+    """`expected`, `fetching`, `stored`, `missing`, `failed` or `deleted`."""
+    status: str | None
+    """The call's own, as the provider told it last; None, as the others, as long as it has not been asked."""
+    from_number: str | None
+    to_number: str | None
+    direction: str | None
+    started_at: float | None
+    duration: int | None
+    content_type: str | None
+    size: int | None
+    failure: str | None
+    """Why it is missing or failed, for the tenant to read."""
+    created_at: float
+    recording: Recording | None
+    """Where it is stored."""
 
-    async def download(self, url: str, into: Path) -> Sound | None:
-        """Write the recording at `url` to the file `into`; None if it is not there yet."""
-        ...
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """Which calls are wanted; what is None does not matter."""
+
+    state: str | None = None
+    text: str | None = None
+    """A part of one of its numbers, or the beginning of its id."""
+    since: float | None = None
+    """Unix seconds at which it began at the earliest; for one of which that is not known, was announced."""
+    until: float | None = None
+    """And at the latest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in the list: after this call."""
+
+    created_at: float
+    call_sid: str
 
 
 class Objects(Protocol):
     """The object store."""
 
-    async def put(self, key: str, file: Path, content_type: str) -> None:
-        """Store `file` under `key`, whole or not at all."""
+    async def get(self, key: str, part: range | None = None) -> AsyncIterator[bytes]:
+        """Open what is stored under `key`, or a part of it; return its pieces."""
         ...
 
-    async def get(self, key: str) -> AsyncIterator[bytes]:
-        """Open what is stored under `key`; return its pieces."""
+    async def url(self, key: str, seconds: float) -> str | None:
+        """Return an address that opens it for so long; None if this store has none."""
         ...
 
 
 class Catalogue(Protocol):
-    """Which recordings are in the store."""
+    """Which calls there are, and what has become of their recordings."""
 
-    async def find(self, call_sid: str, tenant: str) -> Recording | None:
-        """Return the recording of this call, if it is in the store."""
+    async def find(self, call_sid: str) -> Entry | None:
+        """Return the call, whosever it is."""
         ...
 
-    async def add(self, recording: Recording, tenant: str) -> Recording:
-        """Enter `recording`, unless one of the same call is there already; return the one that is."""
+    async def page(self, tenant: str, search: Search, after: Position | None, limit: int) -> Sequence[Entry]:
+        """Return some of a tenant's calls, those that were announced last before the others."""
+        ...
+
+    async def enter(self, recording: Recording, tenant: str) -> Recording | None:
+        """Enter a recording that is in the store, unless the call has one; return the one that counts.
+
+        Returns:
+            None if the call is another tenant's, or was deleted.
+        """
+        ...
+
+    async def expect(self, call_sid: str, tenant: str, not_before: float) -> None:
+        """Have the workers look for a recording that is not there yet, unless they do already."""
+        ...
+
+    async def remove(self, call_sid: str, tenant: str) -> bool:
+        """Mark a call as deleted and have the workers remove its object; return whether it was there."""
         ...
 
 
@@ -135,38 +184,30 @@ class Recordings:
     """The use cases.
 
     Args:
-        telephony: The provider.
+        bringer: Brings a recording into the store.
         objects: Where recordings are kept.
         catalogue: Which are there.
         flights: How fetches are shared.
-        downloads: A folder for unfinished downloads. What a killed process has left there is removed.
-        within: Seconds for one whole fetch.
-        patience: Seconds after a call's end in which its recording may still appear.
+        wake: Tells the workers that there is something to do.
         clock: Where the time comes from.
     """
 
     def __init__(
         self,
         *,
-        telephony: Telephony,
+        bringer: Bringer,
         objects: Objects,
         catalogue: Catalogue,
         flights: Flights,
-        downloads: Path,
-        within: float,
-        patience: float,
+        wake: Callable[[], object] = lambda: None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self._telephony = telephony
+        self._bringer = bringer
         self._objects = objects
         self._catalogue = catalogue
         self._flights = flights
-        self._downloads = downloads
-        self._within = within
-        self._patience = patience
+        self._wake = wake
         self._clock = clock
-        downloads.mkdir(parents=True, exist_ok=True)
-        self._remove_leftovers()
 
     async def fetch(self, call_sid: str, tenant: str) -> Recording | NotReady:
         """Return the recording of this call, bringing it into the store first if need be.
@@ -176,64 +217,68 @@ class Recordings:
                 failed (502, 503); the circuit breaker rejected the call (503).
             DeadlineExceeded: It could not be done in time (504).
         """
-        return await self._flights.share(f"{tenant}/{call_sid}", partial(self._fetch, call_sid, tenant))
+        return await self._flights.share(flight_of(call_sid, tenant), partial(self._fetch, call_sid, tenant))
 
-    async def sound(self, recording: Recording) -> AsyncIterator[bytes]:
-        """Open the sound of a stored recording; return its pieces."""
-        return await self._objects.get(recording.object_key)
+    async def page(
+        self, tenant: str, search: Search, after: Position | None, limit: int
+    ) -> tuple[Sequence[Entry], Position | None]:
+        """Return some of a tenant's calls, and where the next ones begin, if there are any."""
+        found = await self._catalogue.page(tenant, search, after, limit + 1)
+        page = found[:limit]
+        more = len(found) > limit
+        return page, Position(page[-1].created_at, page[-1].call_sid) if more else None
 
-    async def _fetch(self, call_sid: str, tenant: str) -> Recording | NotReady:
-        if stored := await self._catalogue.find(
-            call_sid, tenant
-        ):  # asked here, or it could be stored in between
-            return stored
-        with deadline(self._within):
-            call = await self._telephony.call(call_sid)
-            if call is None:
-                raise not_found_error("Call")
-            if call.recording_url is None:
-                return self._expected(call)
-            return await self._bring(call, call.recording_url, tenant)
-
-    async def _bring(self, call: Call, url: str, tenant: str) -> Recording | NotReady:
-        with self._unfinished_download() as file:
-            sound = await self._telephony.download(url, file)
-            if sound is None:
-                return self._expected(call)
-            object_key = f"recordings/{call.sid}/{sound.sha256}"  # so none is ever written over
-            await self._objects.put(object_key, file, sound.content_type)
-        logger.info("stored the recording of call %s: %d bytes", call.sid, sound.size)
-        return await self._catalogue.add(
-            Recording(call=call, sound=sound, object_key=object_key, stored_at=self._clock.wall()),
-            tenant,
-        )
-
-    def _expected(self, call: Call) -> NotReady:
-        """Return when to look again.
+    async def stored(self, call_sid: str, tenant: str) -> Recording:
+        """Return a recording that is in the store.
 
         Raises:
-            ServiceError: The recording will not come any more (404).
+            ServiceError: It is not (404).
         """
-        over = call.status not in UNFINISHED
-        failed = over and call.status != "completed"  # busy, say: nobody spoke, so nothing was recorded
-        overdue = call.ended_at is not None and self._clock.wall() > call.ended_at + self._patience
-        if failed or (over and overdue):
+        entry = await self._find(call_sid, tenant)
+        if entry is None or entry.recording is None:
             raise not_found_error("Recording")
-        return NotReady(call.sid, LOOK_AGAIN)
+        return entry.recording
 
-    def _remove_leftovers(self) -> None:
-        """Remove downloads that can belong to no fetch any more; younger ones may be another process's."""
-        for file in self._downloads.iterdir():
-            with contextlib.suppress(FileNotFoundError):  # that process may just end its own
-                if file.stat().st_mtime < self._clock.wall() - LEFT_BEHIND * self._within:
-                    file.unlink()
-                    logger.warning("removed a download that was left unfinished: %s", file.name)
+    async def sound(self, recording: Recording, part: range | None = None) -> AsyncIterator[bytes]:
+        """Open the sound of a stored recording, or a part of it; return its pieces."""
+        return await self._objects.get(recording.object_key, part)
 
-    @contextlib.contextmanager
-    def _unfinished_download(self) -> Iterator[Path]:
-        handle, name = tempfile.mkstemp(dir=self._downloads)
-        os.close(handle)
-        try:
-            yield Path(name)
-        finally:
-            Path(name).unlink()
+    async def url(self, recording: Recording) -> str | None:
+        """Return an address that opens its sound for `URL_LIFETIME` seconds; None if the store has none."""
+        return await self._objects.url(recording.object_key, URL_LIFETIME)
+
+    async def delete(self, call_sid: str, tenant: str) -> None:
+        """Delete a recording. Deleting it again changes nothing.
+
+        Raises:
+            ServiceError: There is no such call (404).
+        """
+        if not await self._catalogue.remove(call_sid, tenant):
+            raise not_found_error("Recording")
+        logger.info("deleted the recording of call %s", call_sid)
+        self._wake()
+
+    async def _find(self, call_sid: str, tenant: str) -> Entry | None:
+        entry = await self._catalogue.find(call_sid)
+        if entry is not None and (entry.tenant != tenant or entry.state == "deleted"):
+            raise not_found_error("Call")
+        return entry
+
+    async def _fetch(self, call_sid: str, tenant: str) -> Recording | NotReady:
+        entry = await self._find(call_sid, tenant)  # asked here, or it could be stored in between
+        if entry is not None and entry.recording is not None:
+            return entry.recording
+        brought = await self._bringer.bring(call_sid, tenant)
+        if isinstance(brought, NotReady):
+            await self._catalogue.expect(call_sid, tenant, self._clock.wall() + brought.retry_after)
+            return brought
+        recording = await self._catalogue.enter(brought, tenant)
+        if recording is None:
+            await self._bringer.discard(call_sid, tenant)
+            raise not_found_error("Call")
+        return recording
+
+
+def flight_of(call_sid: str, tenant: str) -> str:
+    """Return by what the fetches of a recording are shared."""
+    return f"{tenant}/{call_sid}"

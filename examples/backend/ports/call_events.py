@@ -1,36 +1,136 @@
-"""What webhooks delivered: a table of the database."""
+"""What webhooks delivered, and what the provider's list has that they did not: tables of the database."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from examples.backend.ports.database import insert
-from examples.backend.ports.tables import call_events
+from sqlalchemy import delete, exists, func, select, update
+
+from examples.backend.ports import calls as rows
+from examples.backend.ports.database import EVERY, insert
+from examples.backend.ports.tables import call_events, calls, deliveries, jobs, numbers, watermarks
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import Connection
 
+    from examples.backend.domain.reconciliation import Listed
     from examples.backend.domain.webhooks import CallEvent
     from examples.backend.ports.database import Database
 
+CALLS: Final = "calls"
+"""The name of the watermark of the provider's list of calls."""
+SOON: Final = 0.9
+"""The share of the interval after which the next turn may be taken: the timers of processes are not exact."""
+
 
 class DatabaseCallEvents:
-    """Answers `examples.backend.domain.webhooks.CallEvents`."""
+    """Answers `CallEvents` of the webhooks and `Announcements` of the reconciliation."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, event: CallEvent) -> bool:
-        """Note `event`; return whether it was news."""
+    async def add(self, event: CallEvent, delivery_id: str | None = None) -> bool:
+        """Note `event` and have the workers look at its call, if it is news and the call is the tenant's."""
+        tenant, now = event.tenant, event.received_at
+        note = {
+            "tenant_id": tenant,
+            "call_sid": event.call_sid,
+            "status": event.status,
+            "date_updated": event.date_updated,
+            "received_at": now,
+        }
 
         def add(db: Connection) -> bool:
-            note = insert(db, call_events).values(
-                tenant_id=event.tenant,
-                call_sid=event.call_sid,
-                status=event.status,
-                date_updated=event.date_updated,
-                received_at=event.received_at,
-            )
-            return db.execute(note.on_conflict_do_nothing()).rowcount == 1
+            if delivery_id is not None and not _is_new(db, tenant, delivery_id, now):
+                return False
+            noting = insert(db, call_events).values(**note).on_conflict_do_nothing()
+            if db.execute(noting).rowcount == 0:
+                return False
+            is_the_tenants, _ = rows.expect(db, event.call_sid, tenant, now, not_before=now, again=True)
+            return is_the_tenants
 
-        return await self._database.write(add, tenant=event.tenant)
+        return await self._database.write(add, tenant=EVERY)
+
+    async def remove(self, tenant: str, call_sid: str, delivery_id: str, now: float) -> bool:
+        """Delete a call's recording, if the delivery is news and the call is the tenant's; return whether."""
+        return await self._database.write(
+            lambda db: _is_new(db, tenant, delivery_id, now) and rows.remove(db, call_sid, tenant, now),
+            tenant=EVERY,
+        )
+
+    async def forget(self, events_before: float, deliveries_before: float) -> None:
+        """Forget what is older than these."""
+
+        def forget(db: Connection) -> None:
+            db.execute(delete(call_events).where(call_events.c.received_at < events_before))
+            db.execute(delete(deliveries).where(deliveries.c.received_at < deliveries_before))
+
+        await self._database.write(forget, tenant=EVERY)
+
+    async def begin(self, now: float, first: float, interval: float) -> float | None:
+        """Take a turn at reading the provider's list; return up to where it was read, or None."""
+        its = watermarks.c.name == CALLS
+
+        def begin(db: Connection) -> float | None:
+            db.execute(insert(db, watermarks).values(name=CALLS, at=first).on_conflict_do_nothing())
+            is_time = its & (watermarks.c.turn_at <= now - SOON * interval)
+            taking = update(watermarks).where(is_time).values(turn_at=now).returning(watermarks.c.at)
+            return db.execute(taking).scalar_one_or_none()
+
+        return await self._database.write(begin, tenant=EVERY)
+
+    async def advance(self, up_to: float) -> None:
+        """Note up to where it was read."""
+        its = (watermarks.c.name == CALLS) & (watermarks.c.at < up_to)
+        moving = update(watermarks).where(its).values(at=up_to)
+        await self._database.write(lambda db: db.execute(moving), tenant=EVERY)
+
+    async def announce(self, listed: Sequence[Listed], now: float) -> tuple[int, int]:
+        """Have calls that are not known looked at; return how many there were, and how many were nobody's."""
+        sids, lines = [call.sid for call in listed], {call.line for call in listed}
+
+        def announce(db: Connection) -> tuple[int, int]:
+            known = set(db.execute(select(calls.c.call_sid).where(calls.c.call_sid.in_(sids))).scalars())
+            whose = select(numbers.c.number, numbers.c.tenant_id).where(numbers.c.number.in_(lines))
+            tenants = dict(db.execute(whose).tuples().all())
+            found = nobodys = 0
+            for call in listed:
+                if call.sid in known:
+                    continue
+                if call.line not in tenants:
+                    nobodys += 1
+                    continue
+                tenant = tenants[call.line]
+                _, is_new = rows.expect(db, call.sid, tenant, now, not_before=now, again=False)
+                found += is_new
+            return found, nobodys
+
+        return await self._database.write(announce, tenant=EVERY)
+
+    async def mend(self, now: float) -> int:
+        """Give calls that are expected, and that nobody looks for, a job again; return how many there were."""
+        has_job = exists().where(jobs.c.call_sid == calls.c.call_sid)
+        forgotten = select(calls.c.call_sid, calls.c.tenant_id).where(
+            calls.c.state.in_(("expected", "fetching")), ~has_job
+        )
+
+        def mend(db: Connection) -> int:
+            found = db.execute(forgotten).all()
+            for call_sid, tenant in found:
+                rows.expect(db, call_sid, tenant, now, not_before=now, again=False)
+            return len(found)
+
+        if await self._database.read(
+            lambda db: db.execute(select(func.count()).select_from(forgotten.subquery())).scalar_one(),
+            tenant=EVERY,
+        ):
+            return await self._database.write(mend, tenant=EVERY)
+        return 0
+
+
+def _is_new(db: Connection, tenant: str, delivery_id: str, now: float) -> bool:
+    """Note the id of a signed delivery; return whether it was not known."""
+    noting = insert(db, deliveries).values(tenant_id=tenant, delivery_id=delivery_id, received_at=now)
+    return db.execute(noting.on_conflict_do_nothing()).rowcount == 1

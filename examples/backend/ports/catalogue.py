@@ -1,82 +1,102 @@
-"""Which recordings are in the store: the table of calls."""
+"""Which calls there are, and what has become of their recordings: the table of calls."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sqlalchemy import select
+from sqlalchemy import and_, func, or_, select
 
-from examples.backend.domain.recordings import Call, Recording, Sound
-from examples.backend.ports.database import insert
+from examples.backend.ports import calls as rows
+from examples.backend.ports.database import EVERY
 from examples.backend.ports.tables import calls
+from resilience.clock import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from collections.abc import Sequence
 
+    from sqlalchemy import ColumnElement, Connection
+
+    from examples.backend.domain.recordings import Entry, Position, Recording, Search
     from examples.backend.ports.database import Database
+    from resilience.clock import Clock
 
 
 class DatabaseCatalogue:
     """Answers `examples.backend.domain.recordings.Catalogue`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Clock = SYSTEM_CLOCK) -> None:
         self._database = database
+        self._clock = clock
 
-    async def find(self, call_sid: str, tenant: str) -> Recording | None:
-        """Return the recording of this call, if it is in the store."""
-        return await self._database.read(lambda db: _find(db, call_sid, tenant), tenant=tenant)
+    async def find(self, call_sid: str) -> Entry | None:
+        """Return the call, whosever it is."""
+        return await self._database.read(lambda db: _find(db, call_sid), tenant=EVERY)
 
-    async def add(self, recording: Recording, tenant: str) -> Recording:
-        """Enter `recording`, unless one of the same call is there already; return the one that is."""
-
-        def add(db: Connection) -> Recording:
-            call, sound = recording.call, recording.sound
-            enter = insert(db, calls).values(
-                call_sid=call.sid,
-                tenant_id=tenant,
-                state="stored",
-                status=call.status,
-                object_key=recording.object_key,
-                content_type=sound.content_type,
-                size=sound.size,
-                sha256=sound.sha256,
-                from_number=call.from_number,
-                to_number=call.to_number,
-                direction=call.direction,
-                started_at=call.started_at,
-                ended_at=call.ended_at,
-                duration=call.duration,
-                stored_at=recording.stored_at,
-                created_at=recording.stored_at,
-                changed_at=recording.stored_at,
+    async def page(self, tenant: str, search: Search, after: Position | None, limit: int) -> Sequence[Entry]:
+        """Return some of a tenant's calls, those that were announced last before the others."""
+        wanted = select(calls).where(calls.c.tenant_id == tenant, *_matching(search))
+        if after is not None:
+            wanted = wanted.where(
+                or_(
+                    calls.c.created_at < after.created_at,
+                    and_(calls.c.created_at == after.created_at, calls.c.call_sid < after.call_sid),
+                )
             )
-            db.execute(enter.on_conflict_do_nothing())
-            return _find(db, call.sid, tenant) or recording
+        newest_first = wanted.order_by(calls.c.created_at.desc(), calls.c.call_sid.desc()).limit(limit)
+        return await self._database.read(
+            lambda db: list(map(rows.entry_of, db.execute(newest_first).all())), tenant=tenant
+        )
 
-        return await self._database.write(add, tenant=tenant)
+    async def enter(self, recording: Recording, tenant: str) -> Recording | None:
+        """Enter a recording that is in the store, unless the call has one; return the one that counts."""
+        sid, now = recording.call.sid, recording.stored_at
+
+        def enter(db: Connection) -> Recording | None:
+            is_the_tenants, _ = rows.expect(db, sid, tenant, now, not_before=now, again=True)
+            entry = _find(db, sid)
+            if not is_the_tenants or entry is None or entry.state == "deleted":
+                return None
+            if entry.recording is not None:
+                return entry.recording
+            rows.store(db, recording, tenant)
+            return recording
+
+        return await self._database.write(enter, tenant=EVERY)
+
+    async def expect(self, call_sid: str, tenant: str, not_before: float) -> None:
+        """Have the workers look for a recording that is not there yet, unless they do already."""
+        now = self._clock.wall()
+        await self._database.write(
+            lambda db: rows.expect(db, call_sid, tenant, now, not_before=not_before, again=True),
+            tenant=EVERY,
+        )
+
+    async def remove(self, call_sid: str, tenant: str) -> bool:
+        """Mark a call as deleted and have the workers remove its object; return whether it was there."""
+        now = self._clock.wall()
+        return await self._database.write(lambda db: rows.remove(db, call_sid, tenant, now), tenant=EVERY)
 
 
-def _find(db: Connection, call_sid: str, tenant: str) -> Recording | None:
-    row = db.execute(
-        select(calls).where(calls.c.call_sid == call_sid, calls.c.tenant_id == tenant)
-    ).one_or_none()
-    return None if row is None else _recording_of(row)
+def _find(db: Connection, call_sid: str) -> Entry | None:
+    row = db.execute(select(calls).where(calls.c.call_sid == call_sid)).one_or_none()
+    return None if row is None else rows.entry_of(row)
 
 
-def _recording_of(row: Any) -> Recording:
-    return Recording(
-        call=Call(
-            sid=row.call_sid,
-            status=row.status,
-            from_number=row.from_number,
-            to_number=row.to_number,
-            direction=row.direction,
-            started_at=row.started_at,
-            ended_at=row.ended_at,
-            duration=row.duration,
-            recording_url=None,
-        ),
-        sound=Sound(content_type=row.content_type, size=row.size, sha256=row.sha256),
-        object_key=row.object_key,
-        stored_at=row.stored_at,
-    )
+def _matching(search: Search) -> list[ColumnElement[bool]]:
+    began_at = func.coalesce(calls.c.started_at, calls.c.created_at)
+    conditions = [calls.c.state != "deleted"]
+    if search.state is not None:
+        conditions.append(calls.c.state == search.state)
+    if search.text is not None:
+        conditions.append(
+            or_(
+                calls.c.from_number.contains(search.text, autoescape=True),
+                calls.c.to_number.contains(search.text, autoescape=True),
+                calls.c.call_sid.startswith(search.text, autoescape=True),
+            )
+        )
+    if search.since is not None:
+        conditions.append(began_at >= search.since)
+    if search.until is not None:
+        conditions.append(began_at <= search.until)
+    return conditions

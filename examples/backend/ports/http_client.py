@@ -1,15 +1,21 @@
-"""httpx2's two clients under one form: one is awaited, the other blocks and never suspends."""
+"""httpx2's two clients under one form: one is awaited, the other blocks and never suspends.
+
+Both keep to the deadline of the context: no request waits longer than is left, and a body that goes on past it
+is given up between two pieces.
+"""
 
 from __future__ import annotations
 
 import contextlib
 from typing import TYPE_CHECKING, Any, Protocol
 
+import httpx2
+
+from resilience import DeadlineExceeded, remaining
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from contextlib import AbstractAsyncContextManager
-
-    import httpx2
 
 
 class Answer(Protocol):
@@ -33,8 +39,17 @@ class Client(Protocol):
         """Where paths begin."""
         ...
 
-    def stream(self, method: str, url: httpx2.URL | str) -> AbstractAsyncContextManager[Answer]:
-        """Make one request; the answer is read inside the block."""
+    def stream(self, url: httpx2.URL | str, *, as_us: bool = True) -> AbstractAsyncContextManager[Answer]:
+        """Make one GET request; the answer is read inside the block.
+
+        Args:
+            url: Where to; a path alone is the provider's.
+            as_us: Whether to send our key and token along.
+
+        Raises:
+            DeadlineExceeded: The deadline of the context has passed.
+            httpx2.HTTPError: There was no answer.
+        """
         ...
 
     async def close(self) -> None:
@@ -46,8 +61,10 @@ class _AsyncAnswer:
     def __init__(self, response: httpx2.Response) -> None:
         self.response = response
 
-    def pieces(self) -> AsyncIterator[bytes]:
-        return self.response.aiter_raw()
+    async def pieces(self) -> AsyncIterator[bytes]:
+        async for piece in self.response.aiter_raw():
+            yield piece
+            _time_left(self.response)
 
 
 class AsyncClient:
@@ -58,9 +75,9 @@ class AsyncClient:
         self.base_url = client.base_url
 
     @contextlib.asynccontextmanager
-    async def stream(self, method: str, url: httpx2.URL | str) -> AsyncIterator[Answer]:
-        """Make one request; the answer is read inside the block."""
-        async with self._client.stream(method, url) as response:
+    async def stream(self, url: httpx2.URL | str, *, as_us: bool = True) -> AsyncIterator[Answer]:
+        """Make one GET request; the answer is read inside the block."""
+        async with self._client.stream("GET", url, **_terms(self._client, as_us=as_us)) as response:
             yield _AsyncAnswer(response)
 
     async def close(self) -> None:
@@ -75,6 +92,7 @@ class _BlockingAnswer:
     async def pieces(self) -> AsyncIterator[bytes]:
         for piece in self.response.iter_raw():
             yield piece
+            _time_left(self.response)
 
 
 class BlockingClient:
@@ -85,14 +103,35 @@ class BlockingClient:
         self.base_url = client.base_url
 
     @contextlib.asynccontextmanager
-    async def stream(self, method: str, url: httpx2.URL | str) -> AsyncIterator[Answer]:
-        """Make one request; the answer is read inside the block."""
-        with self._client.stream(method, url) as response:
+    async def stream(self, url: httpx2.URL | str, *, as_us: bool = True) -> AsyncIterator[Answer]:
+        """Make one GET request; the answer is read inside the block."""
+        with self._client.stream("GET", url, **_terms(self._client, as_us=as_us)) as response:
             yield _BlockingAnswer(response)
 
     async def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+
+def _terms(client: httpx2.Client | httpx2.AsyncClient, *, as_us: bool) -> dict[str, Any]:
+    """Return how long a request may wait for anything, and as whom it is made.
+
+    Raises:
+        DeadlineExceeded: The deadline of the context has passed.
+    """
+    left = remaining()
+    terms: dict[str, Any] = {} if as_us else {"auth": None}
+    if left is None:
+        return terms
+    if left <= 0:
+        raise DeadlineExceeded("the time was up before the request was made")
+    usual = client.timeout.read
+    return {**terms, "timeout": left if usual is None else min(left, usual)}
+
+
+def _time_left(response: httpx2.Response) -> None:
+    if remaining() == 0:
+        raise DeadlineExceeded(f"the time was up while {response.request.url.host} was still sending")
 
 
 def options(settings: Any) -> dict[str, Any]:

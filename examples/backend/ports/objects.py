@@ -1,48 +1,216 @@
-"""The object store: a local folder through obstore, which speaks S3 as well.
+"""The object store, through obstore: a local folder, or S3 and what is compatible with it (Wasabi, say).
 
-obstore retries S3 requests by itself, up to ten times, unseen by our budget, breaker and statistics: one
-put that was answered `503 SlowDown` became eleven requests. A local folder has no such retries. Whoever
-puts an `S3Store` here passes `retry_config={"max_retries": 0}`, so that one attempt is one request.
+obstore retries S3 requests by itself, up to ten times, unseen by our budget, breaker and statistics: one put
+that was answered `503 SlowDown` became eleven requests. Here that is switched off: one attempt is one request,
+and what is put is looked at by one more.
+
+What an S3 store answers is told apart by its code, which obstore has in its messages only:
+
+- It is unwell (`SlowDown`, `InternalError`, no answer …): tried again, within the budget.
+- `AuthenticationLockout`: it locks out whoever goes on asking. A breaker of its own opens at the first one, for
+  five minutes.
+- `RequestTimeTooSkewed`: this machine's clock is wrong. No retry mends that; the log says what does.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import logging
+import re
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import obstore
-from obstore.store import LocalStore
+from obstore.exceptions import BaseError
+from obstore.store import LocalStore, S3Store
+
+from examples.backend.domain.bringing import UNUSABLE
+from resilience import CircuitBreaker, ServiceError, not_found_error, service_unavailable_error
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
+    from examples.backend.domain.recordings import Sound
     from examples.backend.kit import Retries
     from examples.backend.ports.workers import Workers
+    from examples.backend.settings import Settings
+
+T = TypeVar("T")
+
+logger: Final = logging.getLogger("backend.objects")
+
+PIECE: Final = 8 * 1024 * 1024
+"""Bytes. What is longer is put in several pieces: one that fails costs less, and memory stays small."""
+LOCKOUT: Final = 300.0
+"""Seconds for which a store locks out whoever has failed to log in too often."""
+SHORTEST_WAIT: Final = 1.0
+"""Seconds after which it is worth asking a store again that is unwell."""
+CODE: Final = re.compile(r"<Code>(\w+)</Code>")
+STATUS: Final = re.compile(r"status code: (\d{3})")
+TRANSIENT_CODES: Final = {"RequestRateLimitExceeded", "SlowDown", "RequestTimeout"}
+SKEWED: Final = "RequestTimeTooSkewed"
+LOCKED_OUT: Final = "AuthenticationLockout"
+MD5: Final = re.compile('"?([0-9a-f]{32})"?')
 
 
-class FolderObjects:
-    """Answers `examples.backend.domain.recordings.Objects`.
+class StoreUnwellError(Exception):
+    """The store failed in a way that passes."""
+
+
+class LockedOutError(ServiceError):
+    """The store locks us out for a while."""
+
+
+def is_unwell(error: BaseException) -> bool:
+    """Return whether an error says that the store is unwell, so that it is worth trying again."""
+    return isinstance(error, StoreUnwellError)
+
+
+def lockout_breaker(**options: Any) -> CircuitBreaker:
+    """Return what keeps everybody from a store that has locked us out, and lets one ask when that is over."""
+    return CircuitBreaker(
+        1, LOCKOUT, name="object-store-lockout", probes=1, record_on=LockedOutError, **options
+    )
+
+
+class Objects:
+    """Answers what the domain asks of an object store.
 
     Args:
-        folder: Where the objects lie.
-        workers: Who waits for the disk.
-        retries: How storing is retried, and which breaker guards it.
+        store: Of obstore's.
+        workers: Who waits for it.
+        retries: How requests are retried, and which breaker guards them.
+        lockout: What keeps everybody from it once it has locked us out.
     """
 
-    def __init__(self, folder: Path, workers: Workers, retries: Retries) -> None:
-        self._store = LocalStore(folder, mkdir=True)
+    def __init__(
+        self, store: LocalStore | S3Store, workers: Workers, retries: Retries, lockout: CircuitBreaker
+    ) -> None:
+        self._store = store
         self._workers = workers
         self._retries = retries
+        self._lockout = lockout
+        self._is_s3 = isinstance(store, S3Store)
 
-    async def put(self, key: str, file: Path, content_type: str) -> None:  # noqa: ARG002 - a folder keeps none
-        """Store `file` under `key`, whole or not at all."""
-        await self._retries.execute(self._workers.run, obstore.put, self._store, key, file)
+    async def put(self, key: str, file: Path, sound: Sound) -> None:
+        """Store `file` under `key`, whole or not at all, and make sure that it arrived.
 
-    async def get(self, key: str) -> AsyncIterator[bytes]:
-        """Open what is stored under `key`; return its pieces."""
-        found = await self._retries.execute(self._workers.run, obstore.get, self._store, key)
+        Raises:
+            ServiceError: The store failed, or has something else than what was put (503).
+        """
+        attributes: Any = None
+        if self._is_s3:  # a folder has no place for them
+            attributes = {
+                "Content-Type": sound.content_type,
+                "Content-Disposition": "attachment",
+                "sha256": sound.sha256,
+            }
+
+        def put() -> None:
+            obstore.put(
+                self._store, key, file,
+                attributes=attributes, use_multipart=sound.size > PIECE, chunk_size=PIECE,
+            )  # fmt: skip
+
+        def arrived() -> bool:
+            try:
+                meta = obstore.head(self._store, key)
+            except FileNotFoundError:
+                return False
+            tag = MD5.fullmatch(meta["e_tag"] or "")
+            return meta["size"] == sound.size and (not self._is_s3 or tag is None or tag[1] == sound.md5)
+
+        await self._ask(put)
+        if not await self._ask(arrived):
+            raise service_unavailable_error("The object store", SHORTEST_WAIT)
+
+    async def get(self, key: str, part: range | None = None) -> AsyncIterator[bytes]:
+        """Open what is stored under `key`, or a part of it; return its pieces.
+
+        Raises:
+            ServiceError: The store failed (503), or has lost it (404).
+        """
+        options: Any = {} if part is None else {"range": (part.start, part.stop)}
+        try:
+            found = await self._ask(lambda: obstore.get(self._store, key, options=options))
+        except FileNotFoundError:
+            logger.exception("the object store has lost %s", key)
+            raise not_found_error("Recording") from None
         return self._pieces(iter(found.stream()))
+
+    async def url(self, key: str, seconds: float) -> str | None:
+        """Return an address that opens it for so long; None if this store has none."""
+        store = self._store
+        if not isinstance(store, S3Store):
+            return None
+        return obstore.sign(store, "GET", key, timedelta(seconds=seconds))  # no request: it is arithmetic
+
+    async def remove(self, folder: str) -> None:
+        """Remove whatever lies in a folder; nothing may."""
+
+        def remove() -> None:
+            for page in obstore.list(self._store, folder):
+                for found in page:
+                    try:
+                        obstore.delete(self._store, found["path"])
+                    except FileNotFoundError:  # somebody else was quicker
+                        continue
+
+        await self._ask(remove)
 
     async def _pieces(self, stream: Iterator[Any]) -> AsyncIterator[bytes]:
         while (piece := await self._workers.run(next, stream, None)) is not None:
             yield bytes(piece)
+
+    async def _ask(self, work: Callable[[], T]) -> T:
+        """Return what `work` returns, attempted again as long as that is worth it."""
+        try:
+            return await self._retries.execute(self._attempt, work)
+        except StoreUnwellError as error:
+            raise service_unavailable_error("The object store", SHORTEST_WAIT) from error
+
+    async def _attempt(self, work: Callable[[], T]) -> T:
+        with self._lockout.guard():
+            try:
+                return await self._workers.run(work)
+            except (BaseError, TimeoutError) as error:
+                raise _told(error) from error
+
+
+def store_of(settings: Settings, timeout: float) -> LocalStore | S3Store:
+    """Return the store that the settings name.
+
+    Args:
+        settings: Where it is, and how to log in.
+        timeout: Seconds for one request to it.
+    """
+    if not settings.storage_url:
+        return LocalStore(settings.var / "objects", mkdir=True)
+    return S3Store(
+        settings.storage_bucket,
+        endpoint=settings.storage_url,
+        region=settings.storage_region,
+        access_key_id=settings.storage_key,
+        secret_access_key=settings.storage_secret,
+        virtual_hosted_style_request=False,
+        client_options={
+            "allow_http": settings.storage_url.startswith("http://"),
+            "timeout": timedelta(seconds=timeout),
+        },
+        retry_config={"max_retries": 0},
+    )
+
+
+def _told(error: Exception) -> Exception:
+    """Return what an error of obstore's means to us."""
+    text = str(error)
+    code, status = CODE.search(text), STATUS.search(text)
+    name = code[1] if code else ""
+    if name == LOCKED_OUT:
+        locked_out = service_unavailable_error("The object store", LOCKOUT)
+        return LockedOutError(locked_out.message, locked_out.code, retry_after=LOCKOUT)
+    if name == SKEWED:
+        logger.error("the object store refuses us because this machine's clock is wrong: mend the clock")
+    elif name in TRANSIENT_CODES or status is None or int(status[1]) >= 500 or status[1] == "429":
+        return StoreUnwellError(f"{name or (status and status[1]) or 'no answer'}: {text.splitlines()[0]}")
+    return ServiceError(code=UNUSABLE, details={"object store": name or text.splitlines()[0]})
