@@ -17,6 +17,7 @@ from examples.backend.domain.accounts import Accounts
 from examples.backend.domain.codes import OneTimeCodes
 from examples.backend.domain.limits import Limits
 from examples.backend.domain.live import Live
+from examples.backend.domain.pace import Pace
 from examples.backend.domain.passwords import PasswordChanges, PasswordRules
 from examples.backend.domain.tenants import Administration, SigningSecrets
 from examples.backend.domain.tickets import Tickets
@@ -115,8 +116,9 @@ class Backend:
             "codes": OneTimeCodes(derived(secret, "one-time codes")),
             "mail": mail,
             "limits": self.limits,
+            "pace": Pace(kit.sleep),
         }
-        self.accounts = Accounts(**what_accounts_need, sleep=kit.sleep)
+        self.accounts = Accounts(**what_accounts_need)
         self.passwords = PasswordChanges(**what_accounts_need, accounts=self.accounts)
         self.tenants = DatabaseTenants(self.database)
         self.administration = Administration(

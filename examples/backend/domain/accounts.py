@@ -3,8 +3,8 @@
 The rules:
 
 - Nobody learns from an answer whether an address has an account: registering and asking for a code always
-  answer alike, and at whole tenths of a second; an unknown user, or one who was disabled, takes as long as a
-  wrong password.
+  answer alike; so do logging in with a wrong password, as an unknown user, and as one who was disabled. All
+  of these do the same work, and answer at whole tenths of a second, see `pace`.
 - A limit is charged before anything costly or telling is done, so it guards the hashing too.
 - Until an address is verified, the newest registration of it counts; afterwards none does. A code belongs
   to its registration: who sends the registration's id along cannot be made to prove the address for
@@ -17,7 +17,6 @@ The rules:
 from __future__ import annotations
 
 import logging
-import math
 import secrets
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
@@ -37,11 +36,12 @@ from resilience.clock import SYSTEM_CLOCK
 from resilience.janitor.sessions import session_id_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Mapping
 
     from examples.backend.domain.codes import OneTimeCode, OneTimeCodes
     from examples.backend.domain.letters import Letter
     from examples.backend.domain.limits import Limits
+    from examples.backend.domain.pace import Pace
     from examples.backend.domain.passwords import PasswordRules
     from resilience.clock import Clock
     from resilience.janitor.sessions import Session
@@ -50,9 +50,6 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("backend.accounts")
 
-STEP: Final = 0.1
-"""Seconds. Answers that must not tell by their time come at whole steps after the request. What one case
-takes longer than the other, a message to write, say, is a small part of one."""
 MOST_SESSIONS: Final = 1000
 """Of one user, in a list."""
 DEMO: Final = "demo@example.com"
@@ -222,10 +219,9 @@ class Accounts:
         codes: OneTimeCodes,
         mail: Mail,
         limits: Limits,
-        sleep: Callable[[float], Awaitable[None]],
+        pace: Pace,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self._sleep = sleep
         self._users = users
         self._passwords = passwords
         self._rules = rules
@@ -233,6 +229,7 @@ class Accounts:
         self._codes = codes
         self._mail = mail
         self._limits = limits
+        self._pace = pace
         self._clock = clock
 
     async def register(
@@ -247,7 +244,7 @@ class Accounts:
             RateLimitedError: Too many registrations from this network address.
             ServiceError: The password is known to too many, or the invitation is not valid (400).
         """
-        begun_at = self._clock.now()
+        begun_at = self._pace.begin()
         await self._limits.registration(address)
         await self._rules.check(password)
         user = User(
@@ -264,7 +261,7 @@ class Accounts:
             letter = await self._accept(user, invitation)
         logger.info("registration of %s from %s: %s", masked(email), address, letter.subject)
         await self._mail.send(letter)
-        await self._wait_for_a_whole_step(begun_at)
+        await self._pace.even_out(begun_at)
         return user.id
 
     async def _open_tenant(self, user: User) -> Letter:
@@ -289,11 +286,12 @@ class Accounts:
             RateLimitedError: Too many attempts for this email address, or from this network address.
             ServiceError: The code is wrong, used, replaced, expired, or was never sent (400).
         """
-        key = fold(email)
+        begun_at, key = self._pace.begin(), fold(email)
         await self._limits.verification(Purpose.VERIFY_EMAIL, key, address)
         code_hash = self._codes.hash_of(Purpose.VERIFY_EMAIL, key, digits)
         if not await self._users.verify(key, code_hash, self._clock.wall(), registration):
             logger.warning("wrong code for %s from %s", masked(email), address)
+            await self._pace.even_out(begun_at)
             raise wrong_code()
         logger.info("verified %s from %s", masked(email), address)
 
@@ -305,7 +303,7 @@ class Accounts:
         Raises:
             RateLimitedError: Too many codes for this email address, or from this network address.
         """
-        begun_at, key = self._clock.now(), fold(email)
+        begun_at, key = self._pace.begin(), fold(email)
         await self._limits.code(purpose, key, address)
         code = self._codes.issue(purpose, key, self._clock.wall())
         recipient = await self._users.replace_code(key, code)
@@ -313,7 +311,7 @@ class Accounts:
         logger.info("code to %s for %s from %s: %s", purpose, masked(email), address, outcome)
         if recipient:
             await self._mail.send(letters.code(recipient, code))
-        await self._wait_for_a_whole_step(begun_at)
+        await self._pace.even_out(begun_at)
 
     async def login(self, email: str, password: str, origin: Origin, old_token: str | None) -> str:
         """Begin a session, and end the one that the client had until now.
@@ -326,12 +324,13 @@ class Accounts:
             ServiceError: The address or the password is wrong, or the user disabled (401); or, told to who
                 knows the password, the address is not verified (403).
         """
-        key = fold(email)
+        begun_at, key = self._pace.begin(), fold(email)
         await self._limits.login(key, origin.address)
         user = await self._users.by_email(key)
         right = await self._passwords.verify(password, user.password_hash if user else None)
         if user is None or not right or user.disabled:
             logger.warning("login refused for %s from %s", masked(email), origin.address)
+            await self._pace.even_out(begun_at)
             raise wrong_login()
         if not user.verified:
             logger.warning("login refused for the unverified %s from %s", masked(email), origin.address)
@@ -405,10 +404,6 @@ class Accounts:
             verified=True,
         )
         await self._users.ensure(user, self._clock.wall())
-
-    async def _wait_for_a_whole_step(self, begun_at: float) -> None:
-        taken = self._clock.now() - begun_at
-        await self._sleep(math.ceil(taken / STEP) * STEP - taken)
 
 
 def wrong_code() -> ServiceError:

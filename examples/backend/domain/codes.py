@@ -23,7 +23,7 @@ LIFETIME: Final = 600.0
 MAX_ATTEMPTS: Final = 5
 """Guesses, right or wrong, at all codes of an account for one purpose within `COUNTED_FOR`."""
 COUNTED_FOR: Final = 3600.0
-"""Seconds from the issue of a code, for which the guesses at it and at those after it are counted together."""
+"""Seconds from the issue of a code, for which guesses at it and at those after it are counted together."""
 
 
 class Purpose(enum.StrEnum):

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     )
     from examples.backend.domain.codes import OneTimeCodes
     from examples.backend.domain.limits import Limits
+    from examples.backend.domain.pace import Pace
     from resilience.clock import Clock
 
 logger: Final = logging.getLogger("backend.accounts")
@@ -63,8 +64,12 @@ class PasswordRules:
         self._common = common
         self._breached = breached
 
-    async def check(self, password: str) -> None:
+    async def check(self, password: str, field: str = "password") -> None:
         """Let a password pass.
+
+        Args:
+            password: To be used from now on.
+            field: Where it stands in the request, for the answer.
 
         Raises:
             ServiceError: It is too short, too long, or known to too many (400); says which.
@@ -79,7 +84,7 @@ class PasswordRules:
         elif self._breached is not None and await self._breached.has(password):
             reason = "it has leaked from another service and is tried by attackers: choose another one"
         if reason is not None:
-            raise validation_error("This password cannot be used", {"password": reason})
+            raise validation_error("This password cannot be used", {field: reason})
 
 
 class PasswordChanges:
@@ -96,6 +101,7 @@ class PasswordChanges:
         codes: OneTimeCodes,
         mail: Mail,
         limits: Limits,
+        pace: Pace,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._accounts = accounts
@@ -106,6 +112,7 @@ class PasswordChanges:
         self._codes = codes
         self._mail = mail
         self._limits = limits
+        self._pace = pace
         self._clock = clock
 
     async def change(
@@ -130,7 +137,7 @@ class PasswordChanges:
         if not await self._passwords.verify(current, user.password_hash):
             logger.warning("password change refused for %s from %s", masked(user.email), origin.address)
             raise validation_error("The current password is wrong", {"currentPassword": "wrong"})
-        await self._rules.check(new)
+        await self._rules.check(new, "newPassword")
         new_hash = await self._passwords.hash(new)
         changed = await self._users.change_password(user, new_hash, self._clock.wall())
         if changed is None:
@@ -151,7 +158,7 @@ class PasswordChanges:
             ServiceError: The code is wrong, used, replaced, expired, or was never sent, or the password
                 cannot be used (400).
         """
-        key = fold(email)
+        begun_at, key = self._pace.begin(), fold(email)
         await self._limits.verification(Purpose.RESET_PASSWORD, key, address)
         await self._rules.check(new)
         new_hash = await self._passwords.hash(new)  # before the code is spent, since this may be refused
@@ -159,6 +166,7 @@ class PasswordChanges:
         user = await self._users.reset_password(key, code_hash, self._clock.wall(), new_hash)
         if user is None:
             logger.warning("password reset refused for %s from %s", masked(email), address)
+            await self._pace.even_out(begun_at)
             raise wrong_code()
         await self._sessions.delete_user(user.id)
         logger.info("password of %s reset from %s", masked(email), address)
