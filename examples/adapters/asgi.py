@@ -10,20 +10,17 @@ response has started, a failure is logged and goes up to the server, which ends 
 complete, a failure, of a background task say, is only logged, so that the connection lives on. Once the
 client has left, nobody is there to be answered: what is not its own doing is logged, and that is all.
 
-A body that is refused (see `intake.py`) ends the connection: the rest of it is not worth waiting for. After a
-413 what still arrives is thrown away for a moment, since a connection that is closed on a client while it
-sends takes the answer with it.
+A request whose body is refused (see `intake.py`) ends its connection.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from examples.adapters.exchange import CURRENT, LARGEST_BODY, Exchange, Settings
-from examples.adapters.intake import Intake
+from examples.adapters.intake import LINGER, Intake
 from resilience.clock import SYSTEM_CLOCK
 from resilience.http import to_service_error
 
@@ -43,9 +40,6 @@ if TYPE_CHECKING:
 
 _LAST = {"http.response.body", "http.response.pathsend", "websocket.close", "websocket.http.response.body"}
 """The messages that may be an application's last; a body may say that more follows."""
-
-LINGER: Final = 1.0
-"""Seconds that a client which is told that its body is too large may go on sending it."""
 
 _POLICY_VIOLATION = 1008
 _INTERNAL_ERROR = 1011
@@ -244,9 +238,8 @@ class _Http(_Connection):
         """Answer, and have the server end the connection: the request's body is not read to its end."""
         if not self._intake.is_complete and self._scope.get("http_version", "1.1").startswith("1"):
             response.headers.append(("Connection", "close"))
-        is_arriving = not self._intake.is_complete and response.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-        await self._respond(response, "http", more_body=is_arriving)
-        if is_arriving:
+        await self._respond(response, "http", more_body=self._intake.is_arriving)
+        if self._intake.is_arriving:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LINGER):
                     while (await super().receive()).get("more_body", False):

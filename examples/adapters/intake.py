@@ -4,6 +4,8 @@ Rules:
     - What its length says is believed for refusing only: a body that is declared too long is refused before
       any of it is read, and one that turns out too long as soon as it does, whatever was declared.
     - Time counts while the application waits for the body, not while it does something else in between.
+    - After a refusal for its size, what still arrives is thrown away for a moment: a connection that is
+      closed on a client while it sends takes the answer with it. Then the connection ends.
     - A refusal is final. Whatever the application makes of it, the client gets the refusal, as long as no
       response has started.
 """
@@ -18,6 +20,9 @@ from resilience.http import code_for_status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+LINGER: Final = 1.0
+"""Seconds that a client which is told that its body is too large may go on sending it."""
 
 _LENGTH: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 _TOO_SLOW: Final = code_for_status(408)
@@ -79,6 +84,11 @@ class Intake:
         self.is_complete = True
         if self.received < (self.declared or 0):
             raise self.refuse(ErrorCode.BAD_REQUEST, "The body is shorter than its Content-Length")
+
+    @property
+    def is_arriving(self) -> bool:
+        """Whether a body that is too large may still be on its way."""
+        return self.refusal is not None and self.refusal.code == _TOO_LARGE and not self.is_complete
 
     def spend(self, seconds: float) -> None:
         """Count time that the application waited for a piece."""

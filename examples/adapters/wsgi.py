@@ -18,7 +18,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from examples.adapters.exchange import CURRENT, LARGEST_BODY, Exchange, Settings
-from examples.adapters.intake import Intake
+from examples.adapters.intake import LINGER, Intake
 from examples.adapters.wsgi_input import Input
 from resilience.clock import SYSTEM_CLOCK
 from resilience.http import to_service_error
@@ -86,8 +86,8 @@ class ResilienceMiddleware:
         context.run(CURRENT.set, exchange)
         length = environ.get("CONTENT_LENGTH")
         intake = Intake([length] if length else [], self._settings.max_body, self._settings.body_timeout)
-        environ["wsgi.input"] = Input(environ, intake, self._settings.clock)
-        response = _Response(exchange, intake, context, start_response)
+        environ["wsgi.input"] = source = Input(environ, intake, self._settings.clock)
+        response = _Response(exchange, intake, source, context, start_response)
         try:
             response.require_body()
             chunks = context.run(self._app, environ, response.start)
@@ -100,10 +100,16 @@ class _Response:
     """The response to one request, and the iterator over its body."""
 
     def __init__(
-        self, exchange: Exchange, intake: Intake, context: Context, start_response: StartResponse
+        self,
+        exchange: Exchange,
+        intake: Intake,
+        source: Input,
+        context: Context,
+        start_response: StartResponse,
     ) -> None:
         self._exchange = exchange
         self._intake = intake
+        self._source = source
         self._context = context
         self._start_response = start_response
         self._status = ""
@@ -168,13 +174,19 @@ class _Response:
         if self._intake.refusal is not None and self._write is None:
             raise self._intake.refusal
 
-    def fail(self, exception: Exception) -> list[bytes]:
+    def fail(self, exception: Exception) -> Iterable[bytes]:
         """Answer with the error that `exception` stands for, unless the response has started."""
         if self._write is not None:
             self._exchange.log_failure("failed when its response had started", exception)
             raise exception
         error = self._exchange.error_from(exception)
-        return self._respond(self._exchange.response_for(self._intake.refusal or error))
+        pieces = self._respond(self._exchange.response_for(self._intake.refusal or error))
+        return self._parting(pieces) if self._intake.is_arriving else pieces
+
+    def _parting(self, pieces: list[bytes]) -> Iterator[bytes]:
+        """Answer; when the server asks for more, it has sent that."""
+        yield from pieces
+        self._source.discard(LINGER)
 
     # --- the body ---
 

@@ -65,6 +65,18 @@ class Input:
         """Iterate over the lines that are left."""
         return iter(self.readline, b"")
 
+    def discard(self, seconds: float) -> None:
+        """Throw away what still arrives of a body that is refused; who goes on for longer is cut off.
+
+        Servers do it too, for the next request's sake, but keep a thread with it for as long as they like.
+        """
+        if self._connection is None or self._intake.is_complete:
+            return
+        with contextlib.suppress(Exception), _Alarm(self._connection, seconds, self._clock):
+            missing = (self._intake.declared or _ENDLESS) - self._intake.received
+            while missing > 0 and (piece := self._stream.read(min(missing, _PIECE))):
+                missing -= len(piece)
+
     def _allowed(self, size: int | None) -> int:
         left = self._most - self._intake.received
         return left if size is None or size < 0 else min(size, left)

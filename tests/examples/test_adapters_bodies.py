@@ -486,6 +486,36 @@ def test_wsgi_a_read_that_fails_when_its_time_is_over_is_too_late(wire):
     assert talk(wsgi_reading, Stream(), terminated=True, connection=wire[0], body_timeout=0.02)[0] == 408
 
 
+def test_wsgi_what_is_too_large_is_thrown_away_once_the_answer_is_there(wire):
+    server, client = wire
+    with server.makefile("rb") as stream:
+        environ = {"wsgi.input": stream, "CONTENT_LENGTH": "11", CONNECTIONS[1]: server}
+        setup_testing_defaults(environ)
+        chunks = iter(wsgi.ResilienceMiddleware(wsgi_never, max_body=10)(environ, lambda *_: None))
+        assert json.loads(next(chunks))["code"] == "CONTENT_TOO_LARGE"
+        client.sendall(b"x" * 11 + b"the next request")
+        assert list(chunks) == []
+        assert stream.read(8) == b"the next"
+
+
+@pytest.mark.parametrize("piece", [b"", b"x"])
+def test_wsgi_who_goes_on_sending_is_left_after_a_moment(wire, monkeypatch, piece):
+    monkeypatch.setattr(wsgi, "LINGER", 0.01)
+    server, client = wire
+    client.sendall(piece)
+    with server.makefile("rb") as stream:
+        assert talk(wsgi_never, stream, 11, connection=server, max_body=10)[0] == 413
+    assert server.recv(1) == b""
+
+
+def test_wsgi_a_body_that_cannot_be_thrown_away_either_is_left(wire):
+    class Stream:
+        def read(self, size):
+            raise OSError("Invalid chunk header")
+
+    assert talk(wsgi_never, Stream(), 11, connection=wire[0], max_body=10)[0] == 413
+
+
 def test_wsgi_a_connection_that_is_gone_does_not_hold_the_alarm_up(wire):
     server, _ = wire
 
