@@ -20,7 +20,9 @@ def backends(tmp_path_factory):
                 app, _, real = kind.partition("-")
                 var = tmp_path_factory.mktemp(kind) / "var"
                 workers = 2 if real else 1
-                server = Running(var, app, workers, real=bool(real), telephony_recovery=0.3)
+                server = Running(
+                    var, app, workers, real=bool(real), telephony_recovery=0.3, sockets_interval=1.0
+                )
                 running[kind] = stack.enter_context(server)
             return running[kind]
 

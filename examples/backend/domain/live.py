@@ -35,7 +35,7 @@ BATCH: Final = 500
 BACKLOG: Final = 500
 """Events that somebody who was away is told; beyond it a page does better to load anew."""
 WAITING: Final = 1000
-"""Events that may wait to be sent to one listener: two batches, so that a burst parts with nobody who reads."""
+"""Events that may wait to be sent to one listener: two batches, so that a burst parts with no reader."""
 PATIENCE: Final = 30.0
 """Seconds after which an id that is missing has been given up by its transaction. No transaction of ours
 takes that long: each statement of them ends within 5 s."""
@@ -55,7 +55,7 @@ class LiveEvent:
     """In Unix seconds."""
     kind: str
     """Such as `recording`. `reset` says: you have missed something, so look for yourself."""
-    body: dict[str, Any] = field(default_factory=dict)
+    body: dict[str, Any] = field(default_factory=dict[str, Any])
     after: int = 0
     """Give it back to go on from here: all events up to this id have been told."""
 
