@@ -10,6 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy.exc import OperationalError
 
+from examples.backend.api import monitoring as routes
 from examples.backend.api.http import Incoming
 from examples.backend.kit import BlockingKit, drive
 from examples.backend.monitoring import Monitoring, merging, metrics
@@ -154,6 +155,17 @@ def test_the_overview_is_all_reports_of_one_instant(processes):
     (process,) = overview["processes"]
     assert process["app"] == "wsgi"
     assert report(processes(), "events")["events"] == []
+
+
+@pytest.mark.parametrize(
+    ("started", "draining", "ready", "startup"),
+    [(False, False, 503, 503), (True, False, 200, 200), (True, True, 503, 200)],
+)
+def test_only_a_process_that_has_begun_and_does_not_end_wants_requests(started, draining, ready, startup):
+    backend = SimpleNamespace(started=started, draining=draining)
+    assert drive(routes.live(backend, None)).status == 200
+    assert drive(routes.ready(backend, None)).status == ready
+    assert drive(routes.startup(backend, None)).status == startup
 
 
 def test_limits_are_told_with_hashed_keys_and_the_fullest_first(processes):

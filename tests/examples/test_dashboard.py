@@ -217,6 +217,22 @@ def test_asvs_13_4_5_the_page_is_guarded_and_open_to_this_machine_only(server):
     assert httpx2.get(f"{server.url}/dashboard/index.html").status_code == 404
 
 
+def test_asvs_13_4_5_orders_are_taken_from_operators_only(server):
+    def order(name="object-store", action="force-open", **headers):
+        path = f"/api/monitoring/breakers/{name}/{action}"
+        return httpx2.post(server.url + path, headers=headers).status_code
+
+    assert order(**{"X-Forwarded-For": "192.0.2.1"}) == 403
+    assert order(**{"Sec-Fetch-Site": "cross-site", "Origin": "https://example.com"}) == 403
+    assert order(Host="rebound.example.com") == 403
+    states = httpx2.get(f"{server.url}/api/monitoring/breakers").json()["breakers"]
+    assert "forced-open" not in {breaker["state"] for breaker in states}
+    assert order("elsewhere") == 404
+    assert order(action="delete") == 404
+    assert httpx2.get(f"{server.url}/api/monitoring/breakers/object-store/reset").status_code == 405
+    assert order(action="reset") == 200
+
+
 def test_no_script_and_no_style_stands_in_the_page():
     page = FILES["index.html"].decode()
     assert not re.search(r"<style|<script(?![^>]* src=)|\sstyle=|\son\w+=|javascript:", page)

@@ -10,16 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel
 
 from examples.backend.api.http import Access, Reply, Route
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
     from examples.backend.api.http import Request
     from examples.backend.assembly import Backend
-
-    Reporter = Callable[[Backend], Coroutine[Any, Any, dict[str, Any]]]
 
 UNAVAILABLE: Final = 503
 HEALTH: Final = "application/health+json"
@@ -148,41 +145,72 @@ def _file(backend: Backend, request: Request, name: str) -> Reply:
     return Reply(content=FILES[name], media_type=TYPES[Path(name).suffix], headers=dict(GUARDED))
 
 
-def _probe(path: str, handler: Any) -> Route:
-    return Route(method="GET", path=path, handler=handler, access=Access.ANYBODY, limited=False)
+class Ordered(BaseModel):
+    """What an order has come to."""
+
+    name: str
+    state: str
+    everywhere: bool
+    """Whether the other processes will follow it, too."""
 
 
-def _report(path: str, handler: Any) -> Route:
-    return Route(method="GET", path=path, handler=handler, access=Access.OPERATOR)
+PROBED: Final = {200: HEALTH, UNAVAILABLE: HEALTH}
+JSON: Final = {200: "application/json"}
+OTHER_FILES: Final = sorted(name for name in FILES if name != PAGE)
+
+
+def _probe(path: str, handler: Any, answers: dict[int, str]) -> Route:
+    return Route(
+        method="GET", path=path, handler=handler, access=Access.ANYBODY, limited=False, answers=answers
+    )
+
+
+def _report(path: str, handler: Any, answers: dict[int, str], errors: tuple[int, ...] = ()) -> Route:
+    return Route(
+        method="GET", path=path, handler=handler, access=Access.OPERATOR, answers=answers, errors=errors
+    )
+
+
+def _part_of_page(path: str, handler: Any, answers: dict[int, str], **patterns: str) -> Route:
+    return Route(
+        method="GET",
+        path=path,
+        handler=handler,
+        access=Access.ANYBODY,
+        limited=False,
+        patterns=patterns,
+        answers=answers,
+        errors=(403, 404) if patterns else (403,),
+    )
 
 
 ROUTES: Final = (
-    _probe("/health/live", live),
-    _probe("/health/ready", ready),
-    _probe("/health/startup", startup),
-    _report("/api/monitoring/health", show_health),
-    _report("/api/monitoring/overview", show_overview),
-    _report("/api/monitoring/cleanup-stats", show_cleanup_stats),
-    _report("/api/monitoring/retry-stats", show_retry_stats),
-    _report("/api/monitoring/rate-limit-stats", show_rate_limit_stats),
-    _report("/api/monitoring/breakers", show_breakers),
-    _report("/api/monitoring/events", show_events),
-    _report("/api/monitoring/processes", show_processes),
-    _report("/metrics", show_metrics),
+    _probe("/health/live", live, {200: HEALTH}),
+    _probe("/health/ready", ready, PROBED),
+    _probe("/health/startup", startup, PROBED),
+    _report("/api/monitoring/health", show_health, {200: HEALTH}),
+    _report("/api/monitoring/overview", show_overview, JSON),
+    _report("/api/monitoring/cleanup-stats", show_cleanup_stats, JSON),
+    _report("/api/monitoring/retry-stats", show_retry_stats, JSON),
+    _report("/api/monitoring/rate-limit-stats", show_rate_limit_stats, JSON, errors=(503,)),
+    _report("/api/monitoring/breakers", show_breakers, JSON),
+    _report("/api/monitoring/events", show_events, JSON),
+    _report("/api/monitoring/processes", show_processes, JSON),
+    _report("/metrics", show_metrics, {200: CONTENT_TYPE_LATEST}),
     Route(
         method="POST",
         path="/api/monitoring/breakers/{name}/{action}",
         handler=order_breaker,
         access=Access.OPERATOR,
         patterns={"name": "[^/]{1,100}", "action": "force-open|force-close|reset"},
+        answers={200: Ordered},
+        errors=(404,),
     ),
-    Route(method="GET", path="/dashboard", handler=show_dashboard, access=Access.ANYBODY, limited=False),
-    Route(
-        method="GET",
-        path="/dashboard/{file}",
-        handler=show_dashboard_file,
-        access=Access.ANYBODY,
-        limited=False,
-        patterns={"file": "|".join(name.replace(".", r"\.") for name in sorted(FILES) if name != PAGE)},
+    _part_of_page("/dashboard", show_dashboard, {200: TYPES[".html"]}),
+    _part_of_page(
+        "/dashboard/{file}",
+        show_dashboard_file,
+        {200: "text/*"},
+        file="|".join(name.replace(".", r"\.") for name in OTHER_FILES),
     ),
 )
