@@ -349,7 +349,14 @@ def wsgi_writing(environ, start_response):
     return []
 
 
-APPS = [wsgi_reading, wsgi_quiet, wsgi_stubborn, wsgi_lazy, wsgi_writing]
+def wsgi_failing(environ, start_response):
+    try:
+        return wsgi_reading(environ, start_response)
+    except ServiceError as error:
+        raise KeyError from error
+
+
+APPS = [wsgi_failing, wsgi_reading, wsgi_quiet, wsgi_stubborn, wsgi_lazy, wsgi_writing]
 
 
 @pytest.mark.parametrize("size", [0, 9, 10])
