@@ -14,8 +14,10 @@ from sqlalchemy import insert, make_url
 from examples.backend.domain.live import Ending, Follower, LiveEvent
 from examples.backend.kit import drive
 from examples.backend.ports.database import EVERY, Database, migrate
+from examples.backend.ports.database import insert as insert_or_not
 from examples.backend.ports.live import DatabaseLiveEvents, TaskMailbox, ThreadMailbox, announce
-from examples.backend.ports.tables import tenants
+from examples.backend.ports.tables import tenants, used_tickets
+from examples.backend.ports.tickets import DatabaseUsedTickets
 from examples.backend.ports.workers import InThisThread
 from resilience.janitor.sockets import SocketRegistry
 from resilience.testing import wait_until
@@ -160,6 +162,23 @@ def test_transactions_of_postgres_that_overlap_are_all_told(postgres):
         drive(follower.look())
 
     assert told == [3, 1, 0]
+
+
+def test_postgres_tells_whether_an_insert_met_a_conflict(postgres):
+    def work(connection):
+        row = insert_or_not(connection, used_tickets).values(id="t1", expires_at=1.0).on_conflict_do_nothing()
+        return [connection.execute(row).rowcount for _ in range(2)]
+
+    assert drive(postgres.write(work, tenant=EVERY)) == [1, 0]
+
+
+def test_postgres_lets_a_ticket_be_used_once(postgres):
+    used = DatabaseUsedTickets(postgres)
+
+    assert drive(used.use("t1", 1000.0)) is True
+    assert drive(used.use("t1", 1000.0)) is False
+    drive(used.forget(2000.0))
+    assert drive(used.use("t1", 1000.0)) is True
 
 
 def test_postgres_answers_the_same_questions(postgres):

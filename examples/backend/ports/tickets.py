@@ -115,7 +115,8 @@ class DatabaseUsedTickets:
 
         def work(connection: Connection) -> bool:
             row = insert(connection, used_tickets).values(id=ticket_id, expires_at=until)
-            return connection.execute(row.on_conflict_do_nothing()).rowcount == 1
+            new = row.on_conflict_do_nothing().returning(used_tickets.c.id)
+            return connection.execute(new).first() is not None
 
         return await self._database.write(work, tenant=EVERY)
 

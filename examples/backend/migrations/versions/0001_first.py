@@ -223,6 +223,9 @@ def upgrade() -> None:
     if op.get_bind().dialect.name == "postgresql":
         for table in OF_A_TENANT:
             _guard(table)
+        from resilience.janitor.postgres import SCHEMA  # noqa: PLC0415 - needs psycopg
+
+        op.execute(SCHEMA)  # the library's sessions; on SQLite they have a file of their own
 
 
 OF_A_TENANT = (
@@ -248,6 +251,8 @@ def _guard(table: str) -> None:
 
 def downgrade() -> None:
     """Drop the tables."""
+    if op.get_bind().dialect.name == "postgresql":
+        op.drop_table("resilience_sessions")
     op.drop_table("jobs")
     op.drop_table("codes")
     op.drop_table("users")
