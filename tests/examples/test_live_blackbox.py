@@ -272,7 +272,7 @@ def test_one_user_has_a_few_connections_and_gets_them_back(server, user):
 
 
 @everywhere
-def test_fault_80_the_end_of_a_session_closes_its_connections(server, user):
+def test_asvs_7_4_1_the_end_of_a_session_closes_its_connections(server, user):
     with (
         listen(server, user) as listening,
         stream(user) as following,
@@ -333,7 +333,7 @@ def narrow(server):
     return connection
 
 
-def test_asvs_7_4_1_the_end_of_the_process_tells_them_to_come_back(tmp_path, app):
+def test_the_end_of_the_process_tells_them_to_come_back(tmp_path, app):
     with Running(tmp_path / "var", app) as server, logged_in(server) as user:
         with listen(server, user) as listening, stream(user) as following:
             hear(listening)

@@ -103,7 +103,7 @@ def connect(url: str, connections: int = 8) -> Engine:
         pool_size=connections,
         max_overflow=0,
         pool_timeout=BUSY_TIMEOUT,
-        execution_options={"preserve_rowcount": True},  # else an INSERT does not tell whether it met a conflict
+        execution_options={"preserve_rowcount": True},  # else no INSERT tells whether it met a conflict
         pool_pre_ping=True,  # a server that was restarted costs nobody an error
         connect_args={"connect_timeout": 2, "options": options, "application_name": "backend"},
     )
