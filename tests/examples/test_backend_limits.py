@@ -1,10 +1,11 @@
-"""The limits of logging in: who they stop, and whom they leave alone."""
+"""The limits of accounts: who they stop, and whom they leave alone."""
 
 from __future__ import annotations
 
 import pytest
 
 from examples.backend.domain.limits import Limits
+from examples.backend.kit import BlockingKit, drive
 from resilience.errors import RateLimitedError
 from resilience.stores.memory import MemoryStore
 from resilience.testing import FakeClock
@@ -25,73 +26,120 @@ def decisions():
 
 @pytest.fixture
 def limits(clock, decisions):
-    return Limits(MemoryStore(clock=clock), decisions.append)
+    kit, store = BlockingKit(), MemoryStore(clock=clock)
+    return Limits(
+        lambda quota, name: kit.limiter(quota, name=name, store=store), kit.acquire_all, decisions.append
+    )
 
 
-async def refusal(attempt):
+def refusal(attempt):
     """Return what refused `attempt`, or None if nothing did."""
     try:
-        await attempt
+        drive(attempt)
     except RateLimitedError as error:
         return error.decision.limiter
     return None
 
 
-async def test_guessing_one_password_from_one_address_ends_after_six(limits, clock):
-    assert [await refusal(limits.login("ada", "1")) for _ in range(7)] == [None] * 6 + ["login"]
-    assert await refusal(limits.login("ada", "2")) is None
+def test_asvs_6_3_1_guessing_one_password_from_one_address_ends_after_six(limits, clock):
+    assert [refusal(limits.login("ada", "1")) for _ in range(7)] == [None] * 6 + ["login"]
+    assert refusal(limits.login("ada", "2")) is None
     clock.advance(15 * MINUTE)
-    assert await refusal(limits.login("ada", "1")) is None
+    assert refusal(limits.login("ada", "1")) is None
 
 
-async def test_spraying_from_one_address_ends_after_fifty(limits):
-    attempts = [await refusal(limits.login(f"user{number}", "1")) for number in range(51)]
+def test_asvs_6_3_1_spraying_from_one_address_ends_after_fifty(limits):
+    attempts = [refusal(limits.login(f"user{number}", "1")) for number in range(51)]
     assert attempts == [None] * 50 + ["login-address"]
-    assert await refusal(limits.login("ada", "2")) is None
+    assert refusal(limits.login("ada", "2")) is None
 
 
-async def test_guessing_one_password_from_many_addresses_ends_after_a_hundred(limits):
-    attempts = [await refusal(limits.login("ada", str(number))) for number in range(101)]
+def test_asvs_6_3_1_guessing_one_password_from_many_addresses_ends_after_a_hundred(limits):
+    attempts = [refusal(limits.login("ada", str(number))) for number in range(101)]
     assert attempts == [None] * 100 + ["login-email"]
-    assert await refusal(limits.login("eve", "0")) is None
+    assert refusal(limits.login("eve", "0")) is None
 
 
-async def test_fault_80_knocking_at_one_door_does_not_lock_its_owner_out(limits, clock):
+def test_fault_80_knocking_at_one_door_does_not_lock_its_owner_out(limits, clock):
     for _ in range(60):
         for _ in range(100):
-            await refusal(limits.login("ada", "attacker"))
+            refusal(limits.login("ada", "attacker"))
         clock.advance(MINUTE)
-    assert await refusal(limits.login("ada", "home")) is None
+    assert refusal(limits.login("ada", "home")) is None
 
 
-async def test_a_refused_attempt_is_charged_nowhere(limits, decisions):
+def test_fault_80_a_lock_from_many_addresses_ends_and_leaves_the_code_by_mail(limits, clock):
+    for number in range(100):
+        refusal(limits.login("ada", str(number)))
+    assert refusal(limits.login("ada", "home")) == "login-email"
+    assert refusal(limits.code("reset-password", "ada", "home")) is None
+    assert refusal(limits.verification("reset-password", "ada", "home")) is None
+    clock.advance(1.05 * HOUR)  # a quota of a hundred is counted in parts of the hour, in their disfavour
+    assert refusal(limits.login("ada", "home")) is None
+
+
+def test_a_refused_attempt_is_charged_nowhere(limits):
     for _ in range(50):
-        await refusal(limits.login("ada", "1"))
+        refusal(limits.login("ada", "1"))
     for number in range(44):  # the six that were let in, and these, are the address's fifty
-        assert await refusal(limits.login(f"user{number}", "1")) is None
-    assert await refusal(limits.login("user", "1")) == "login-address"
+        assert refusal(limits.login(f"user{number}", "1")) is None
+    assert refusal(limits.login("user", "1")) == "login-address"
 
 
-async def test_each_decision_is_told_the_refusals_too(limits, decisions):
+def test_each_decision_is_told_the_refusals_too(limits, decisions):
     for _ in range(7):
-        await refusal(limits.login("ada", "1"))
+        refusal(limits.login("ada", "1"))
     assert [decision.allowed for decision in decisions] == [True] * 6 + [False]
     assert [decision.remaining for decision in decisions] == [5, 4, 3, 2, 1, 0, 0]
+
+
+def test_fault_91_a_flood_of_codes_to_one_address_is_bounded_by_the_day(limits, clock):
+    sent = 0
+    for minute in range(24 * 60):
+        for sender in range(10):
+            sent += refusal(limits.code("verify-email", "ada", f"{minute % 7}.{sender}")) is None
+        clock.advance(MINUTE)
+    assert sent == 20
+    assert refusal(limits.code("reset-password", "ada", "home")) is None  # each purpose for itself
+
+
+def test_fault_91_a_flood_of_codes_from_one_sender_is_bounded(limits):
+    attempts = [refusal(limits.code("verify-email", f"user{number}", "1")) for number in range(21)]
+    assert attempts == [None] * 20 + ["resend-address"]
+
+
+def test_fault_80_one_sender_cannot_use_up_the_codes_of_an_address(limits, clock):
+    for _ in range(24 * 60):
+        refusal(limits.code("reset-password", "ada", "attacker"))
+        clock.advance(MINUTE)
+    assert refusal(limits.code("reset-password", "ada", "home")) is None
+
+
+def test_asvs_6_6_3_trying_one_code_on_many_accounts_ends_after_fifty(limits):
+    attempts = [refusal(limits.verification("reset-password", f"u{number}", "1")) for number in range(51)]
+    assert attempts == [None] * 50 + ["verification-address"]
+
+
+def test_invitations_are_limited_by_tenant_and_by_whom_they_are_for(limits):
+    attempts = [refusal(limits.invitation("tenant", f"user{number}")) for number in range(21)]
+    assert attempts == [None] * 20 + ["invitation-tenant"]
+    attempts = [refusal(limits.invitation(f"tenant{number}", "ada")) for number in range(6)]
+    assert attempts == [None] * 5 + ["invitation-email"]
 
 
 @pytest.mark.parametrize(
     ("attempt", "number", "window"),
     [
         (lambda limits: limits.registration("1"), 5, 15 * MINUTE),
-        (lambda limits: limits.verification("ada"), 5, 5 * MINUTE),
-        (lambda limits: limits.resend("ada"), 3, 2 * MINUTE),
+        (lambda limits: limits.verification("verify-email", "ada", "1"), 5, 5 * MINUTE),
+        (lambda limits: limits.password("ada"), 6, 15 * MINUTE),
     ],
-    ids=["registration", "verification", "resend"],
+    ids=["registration", "verification", "password"],
 )
-async def test_the_quotas_are_these_in_any_window(limits, clock, attempt, number, window):
+def test_the_quotas_are_these_in_any_window(limits, clock, attempt, number, window):
     admitted_at = []
     for _ in range(200):
-        if await refusal(attempt(limits)) is None:
+        if refusal(attempt(limits)) is None:
             admitted_at.append(clock.now())
         clock.advance(window / 32)
     windows = zip(admitted_at, admitted_at[number:], strict=False)
@@ -99,8 +147,15 @@ async def test_the_quotas_are_these_in_any_window(limits, clock, attempt, number
     assert len(admitted_at) == number * 7  # at the beginning of each of the seven windows
 
 
-async def test_the_api_and_the_webhooks_have_large_quotas(limits):
-    assert [await refusal(limits.api("user:1")) for _ in range(101)] == [None] * 100 + ["api"]
-    deliveries = [await refusal(limits.webhook("telephony", "demo")) for _ in range(1001)]
+def test_codes_come_three_in_two_minutes(limits, clock):
+    assert [refusal(limits.code("verify-email", "ada", "1")) for _ in range(4)] == [None] * 3 + ["resend"]
+    clock.advance(2 * MINUTE)
+    attempts = [refusal(limits.code("verify-email", "ada", "1")) for _ in range(3)]
+    assert attempts == [None, None, "resend-pair"]  # five a day to this address
+
+
+def test_the_api_and_the_webhooks_have_large_quotas(limits):
+    assert [refusal(limits.api("user:1")) for _ in range(101)] == [None] * 100 + ["api"]
+    deliveries = [refusal(limits.webhook("telephony", "demo")) for _ in range(1001)]
     assert deliveries.count(None) == 1000
-    assert await refusal(limits.webhook("telephony", "other")) is None
+    assert refusal(limits.webhook("telephony", "other")) is None

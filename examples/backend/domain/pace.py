@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Final
 
 from resilience.clock import SYSTEM_CLOCK
@@ -33,6 +32,6 @@ class Pace:
         return self._clock.now()
 
     async def even_out(self, begun_at: float) -> None:
-        """Wait until a whole number of steps have passed since then."""
+        """Wait until a whole number of steps have passed since then, one at least."""
         taken = self._clock.now() - begun_at
-        await self._sleep(math.ceil(taken / STEP) * STEP - taken)
+        await self._sleep((taken // STEP + 1) * STEP - taken)
