@@ -81,7 +81,7 @@ def told(event: Any, shown: Shown) -> Told | None:  # noqa: PLR0911 - one for ea
     """
     match event:
         case BreakerChanged():
-            figures = f"; {event.failures} of {event.calls} calls failed" if event.calls else ""
+            figures = f"; {event.failures} of {event.calls} calls failed" if has_tripped(event) else ""
             severity = {"closed": "good", "half-open": "info"}.get(event.after, "warning")
             return Told(
                 "breaker",
@@ -121,6 +121,11 @@ def told(event: Any, shown: Shown) -> Told | None:  # noqa: PLR0911 - one for ea
             return Told("janitor", event.janitor, "info", f"{cleaned} ended sessions removed")
         case _:
             return None
+
+
+def has_tripped(event: BreakerChanged) -> bool:
+    """Return whether too many failures opened a breaker; until it closes again, its figures are of then."""
+    return (event.before, event.after) == ("closed", "open") and event.calls > 0
 
 
 def log_event(event: Any) -> None:
@@ -189,7 +194,7 @@ class Recorder:
         if not changes:
             changes.append((self.started_at, event.before))
         changes.append((now, event.after))
-        if event.calls:  # what opened it is to be seen, also if it was too quick for `look_at`
+        if has_tripped(event):  # what opened it is to be seen, also if it was too quick for `look_at`
             self._load.setdefault(event.name, {})[int(now // STEP)] = Seen(event.calls, event.failures, True)
 
     def _list(self, line: Told, now: float) -> None:

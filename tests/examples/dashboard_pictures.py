@@ -25,10 +25,14 @@ PICTURES = {
     "dashboard-dark.png": {"width": 1280, "height": 900, "color_scheme": "dark"},
     "dashboard-phone.png": {"width": 375, "height": 812, "color_scheme": "light"},
 }
+PHONE = 400
+"""Pixels; on what is narrower than that, the first screen is enough to see."""
 TROUBLE = ((0.32, 0.36), (0.61, 0.63), (0.93, 1.1))
 """When the provider fails, as shares of the whole time."""
-CALLS_A_USER = 80
-"""Fewer than the limit of the API."""
+CALLS_OF_A_USER = (10, 75)
+"""From how many to how many; all fewer than the limit of the API."""
+STUMBLING = 20.0
+"""Seconds from one single failure of the provider, which a retry makes good, to the next."""
 
 
 def main():
@@ -42,7 +46,7 @@ def main():
     workers = 2 if options.real else 1
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
-        Running(Path(folder, "var"), options.app, workers, real=options.real) as server,
+        Running(Path(folder, "var"), options.app, workers, real=options.real, sweep_interval=75.0) as server,
         ThreadPoolExecutor() as pool,
     ):
         ended = threading.Event()
@@ -60,7 +64,7 @@ def be_users(server, ended):
     """Fetch one recording after another, at an uneven pace, each user a limited number."""
     while not ended.is_set():
         with logged_in(server) as user:
-            for _ in range(CALLS_A_USER):
+            for _ in range(random.randint(*CALLS_OF_A_USER)):
                 user.get(f"/api/recordings/{fresh_sid()}")
                 if ended.wait(random.uniform(0.1, 1.2)):
                     return
@@ -70,7 +74,9 @@ def live_through(server, seconds):
     """Let the provider fail and recover, and let somebody guess passwords towards the end."""
     began = time.monotonic()
     for start, end in TROUBLE:
-        time.sleep(max(0.0, began + start * seconds - time.monotonic()))
+        while (left := began + start * seconds - time.monotonic()) > 0:
+            server.fault(next=1, status=503)
+            time.sleep(min(left, STUMBLING))
         server.fault(status=503)
         if end < 1:
             time.sleep(max(0.0, began + end * seconds - time.monotonic()))
@@ -91,7 +97,7 @@ def take(server, folder):
             with opened(browser, f"{server.url}/dashboard", device_scale_factor=1.5, **options) as page:
                 page.wait_for_selector("body[data-touch=live] .breaker[data-state=open]")
                 page.wait_for_timeout(500)  # for the bars to have grown
-                page.screenshot(path=folder / name, full_page=True)
+                page.screenshot(path=folder / name, full_page=options["width"] > PHONE)
 
 
 if __name__ == "__main__":

@@ -598,6 +598,14 @@ def test_what_opened_a_breaker_is_not_hidden_by_what_came_after(clock):
     assert len(recorder.load(breaker)) == 1  # of an open one there is nothing to see
 
 
+def test_a_probe_that_failed_is_not_told_by_the_calls_that_opened_it(clock):
+    recorder = Recorder(SECRET, clock)
+    breaker = CircuitBreaker(name="storage", clock=clock)
+    recorder(opening(before="half-open"))
+    assert recorder.load(breaker) == {}
+    assert recorder.events()[0]["message"] == "open, was half-open (failure ratio)"
+
+
 def test_keys_that_are_written_alike_are_hashed_apart():
     recorder = Recorder(SECRET)
     assert recorder.hashed(("a/b", "c")) != recorder.hashed(("a", "b/c"))

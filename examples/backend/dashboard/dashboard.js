@@ -3,9 +3,10 @@
 // It asks one thing, /api/monitoring/overview, so that all figures are of the same instant. When no answer
 // comes it says so, keeps showing what it knows, paler, and asks less and less often. Nobody looking: it rests.
 
-import { byId, duration, write } from "./dom.js";
-import { view } from "./view.js";
+import { byId, write } from "./dom.js";
 import { stateWord } from "./timeline.js";
+import { view } from "./view.js";
+import { duration } from "./words.js";
 
 const REPORT = "/api/monitoring/overview";
 const PERIOD = 1; // seconds between one answer and the next question

@@ -3,11 +3,13 @@
 // A state is told by its height and its pattern as well as by its colour: closed is a thin line, half-open
 // hatched and higher, open a full block; what is held by hand has a line through it.
 
-import { clock, count, counted, drawing, duration, element, mark, write } from "./dom.js";
+import { drawing, element, mark, write } from "./dom.js";
+import { clock, count, counted, duration } from "./words.js";
 
 export const SPAN = 600; // seconds
 const HEIGHT = 72;
 const BARS = 50; // the height that is kept for the calls
+const LEAST = 4; // calls that a bar of full height stands for at least: a single call is no peak
 const BAND = { closed: 4, "half-open": 11, open: 16, "forced-open": 16, "forced-closed": 8 };
 
 const WORDS = {
@@ -34,10 +36,14 @@ export function timeline(name) {
     update(breaker, now) {
       const periods = periodsOf(breaker.timeline, now);
       const load = loadOf(breaker.load, now);
-      const most = Math.max(4, ...load.map((sample) => sample.calls));
-      plot.replaceChildren(...gridLines(), ...shades(periods, now), ...bars(load, most, now), ...bands(periods, now));
+      const highest = Math.max(0, ...load.map(({ calls }) => calls));
+      write(peak, highest ? `at most ${counted(highest, "call")} in ${count(breaker.load.step)} s` : "no calls");
+      if (!plot.matches(":hover")) {
+        // A tip vanishes with what it belongs to, so whoever points at something has time to read.
+        const calls = bars(load, Math.max(LEAST, highest), now);
+        plot.replaceChildren(...gridLines(), ...shades(periods, now), ...calls, ...bands(periods, now));
+      }
       mark(plot, "aria-label", summary(name, periods));
-      write(peak, load.length ? `at most ${counted(Math.max(...load.map(({ calls }) => calls)), "call")} in ${count(breaker.load.step)} s` : "no calls");
     },
   };
 }
@@ -97,7 +103,7 @@ function* bars(load, most, now) {
 function* bands(periods, now) {
   for (const { state, from, to } of periods) {
     const tall = BAND[state] ?? 10;
-    const tip = `${stateWord(state)} from ${clock(from)}, for ${duration((to - from) / 1000)}`;
+    const tip = sentence({ state, from, to });
     yield rectangle(`band ${state}`, from, to, now, HEIGHT - tall, tall, tip);
     const [x, end] = [across(from, now), across(to, now)];
     if (state === "half-open") yield drawing("path", { class: "hatch", d: hatch(x, Math.max(end, x + 1.5), tall) });
@@ -112,6 +118,8 @@ function hatch(from, to, tall) {
 }
 
 function summary(name, periods) {
-  const told = periods.slice(-6).map(({ state, from, to }) => `${stateWord(state)} from ${clock(from)} for ${duration((to - from) / 1000)}`);
+  const told = periods.slice(-6).map(sentence);
   return `${name}, the last ten minutes: ${told.join("; ") || "nothing on record"}`;
 }
+
+const sentence = ({ state, from, to }) => `${stateWord(state)} from ${clock(from)} for ${duration((to - from) / 1000)}`;

@@ -1,7 +1,8 @@
 // The sections of the page: each takes the report of the backend and brings its part up to date.
 
-import { ago, byId, bytes, clock, count, counted, drawing, duration, element, figure, listIn, mark, meter, percent, tenths, write } from "./dom.js";
+import { byId, drawing, element, figure, listIn, mark, meter, write } from "./dom.js";
 import { stateWord, timeline } from "./timeline.js";
+import { ago, bytes, clock, count, counted, duration, percent, tenths } from "./words.js";
 
 const PRESSING = 7; // keys that are shown
 const RECENT = 40; // events that are shown
@@ -145,12 +146,13 @@ function limits() {
 
 function limitRow({ limiter, key, quota }) {
   const bar = meter(`${limiter}, used`);
+  const hashed = element("code", { title: "the key, hashed" }, key);
   const used = element("span", { class: "number" });
   const reset = element("span", { class: "faint" });
   const root = element(
     "li",
     { class: "limit" },
-    element("p", { class: "pair" }, element("span", {}, element("strong", {}, limiter), " ", element("code", { title: "the key, hashed" }, key)), used),
+    element("p", { class: "pair" }, element("span", {}, element("strong", {}, limiter), " ", hashed), used),
     bar.root,
     element("p", { class: "pair faint" }, element("span", {}, quota), reset),
   );
@@ -183,8 +185,12 @@ function eventRow({ kind, name, severity }) {
   const time = element("time");
   const text = element("span", { class: "text" });
   const times = element("span", { class: "times" });
-  const icon = drawing("svg", { class: "icon", viewBox: "0 0 16 16", role: "img", "aria-label": SEVERITIES[severity] ?? severity }, drawing("path", { d: EVENT_ICONS[severity] ?? EVENT_ICONS.info }));
-  const root = element("li", { class: "event", "data-severity": severity }, icon, element("p", {}, element("strong", {}, name), " ", element("span", { class: "faint" }, kind), element("br"), text, times), time);
+  const path = drawing("path", { d: EVENT_ICONS[severity] ?? EVENT_ICONS.info });
+  const meaning = { role: "img", "aria-label": SEVERITIES[severity] ?? severity };
+  const icon = drawing("svg", { class: "icon", viewBox: "0 0 16 16", ...meaning }, path);
+  const who = [element("strong", {}, name), " ", element("span", { class: "faint" }, kind)];
+  const told = element("p", {}, ...who, element("br"), text, times);
+  const root = element("li", { class: "event", "data-severity": severity }, icon, told, time);
   return {
     root,
     update({ at, message, times: repeated, now }) {
@@ -228,7 +234,8 @@ function retryRow({ name }) {
       bar.root.hidden = !budget;
       if (budget) {
         const share = budget.tokens / budget.capacity;
-        bar.update(share, `${tenths(budget.tokens)} of ${tenths(budget.capacity)} tokens`, share < 0.2 ? "full" : share < 0.5 ? "high" : "fine");
+        const level = share < 0.2 ? "full" : share < 0.5 ? "high" : "fine";
+        bar.update(share, `${tenths(budget.tokens)} of ${tenths(budget.capacity)} tokens`, level);
       }
       write(left, budget ? `budget ${tenths(budget.tokens)} of ${tenths(budget.capacity)}` : "no budget");
       const { total_retries, successful_retries, failed_retries, budget_rejections, circuit_breaker_rejections } = policy;
@@ -241,12 +248,14 @@ function retryRow({ name }) {
 // --- janitor and processes -----------------------------------------------------------------------
 
 function janitor() {
-  const figures = [figure("Last sweep"), figure("Sweeps"), figure("Sessions removed"), figure("Sockets closed"), figure("Failed sweeps"), figure("Memory alerts")];
+  const labels = ["Last sweep", "Sweeps", "Sessions removed", "Sockets closed", "Failed sweeps", "Memory alerts"];
+  const figures = labels.map(figure);
   byId("janitor-figures").append(...figures.map(({ root }) => root));
   return ({ janitor: swept }, now) => {
     const { last_sweep_at: last, sweeps, sessions_cleaned, connections_closed, failed_sweeps, memory_alerts } = swept;
     figures[0].update(last ? ago((now - Date.parse(last)) / 1000) : "none yet");
-    [sweeps, sessions_cleaned, connections_closed, failed_sweeps, memory_alerts].forEach((number, place) => figures[place + 1].update(count(number)));
+    const told = [sweeps, sessions_cleaned, connections_closed, failed_sweeps, memory_alerts];
+    told.forEach((number, place) => figures[place + 1].update(count(number)));
     write(byId("janitor-note"), swept.is_running ? "running" : "stopped");
   };
 }
@@ -255,7 +264,7 @@ function processes() {
   const show = listIn(byId("process-list"), ({ id }) => id, processRow);
   return ({ processes: alive }, now) => {
     show(alive.map((process) => ({ ...process, now })));
-    write(byId("processes-note"), `${count(alive.length)} seen within the last ten seconds`);
+    write(byId("processes-note"), `${count(alive.length)} heard of lately`);
   };
 }
 
