@@ -240,6 +240,14 @@ def test_a_stream_is_for_those_who_are_logged_in(client):
     assert_error(client.get("/api/live/events"), 401, "UNAUTHORIZED")
 
 
+def test_who_only_asks_about_the_stream_takes_no_place(user):
+    for _ in range(10):
+        answer = user.head("/api/live/events")
+        assert answer.status_code in {200, 405}
+    with stream(user) as following:
+        assert "retry" in following()
+
+
 def test_a_socket_is_no_page(client):
     assert_error(client.get("/api/live"), 400, "BAD_REQUEST")
 

@@ -387,6 +387,29 @@ def test_the_end_of_the_session_closes_the_connection():
     assert box.ending == Ending(1008, "session ended")
 
 
+def test_a_database_that_is_away_is_told_once_and_made_up_for(caplog):
+    here, box = Listening(), Box()
+    drive(here.live.start())
+    here.subscribe(box)
+    since = here.table.since
+    here.table.since = None
+    caplog.set_level("INFO")
+    for _ in range(3):
+        drive(here.live.look())
+    assert here.live.is_behind
+    here.table.commit(1)
+    here.table.since = since
+    for _ in range(3):
+        drive(here.live.look())
+
+    assert not here.live.is_behind
+    assert ids(box) == [1]
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == [
+        "live updates are behind",
+        "live updates have caught up",
+    ]
+
+
 def test_what_is_old_is_forgotten():
     here = Listening()
     drive(here.live.forget())

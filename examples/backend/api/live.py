@@ -74,15 +74,27 @@ async def live_events(backend: Backend, request: Request) -> Reply:
 
     The stream ends with the session, and after some minutes in any case; browsers come back by themselves.
     """
-    member = request.member
-    listener = Listener(member.user.id, member.user.tenant_id, member.session.session_id)
-    mailbox = backend.kit.mailbox()
-    subscription = await backend.live.subscribe(listener, mailbox, _last_event_id(request.incoming))
-    return Reply(
-        content=EventStream(subscription, mailbox),
+    reply = Reply(
+        content=b"",
         media_type="text/event-stream",
         headers={"X-Accel-Buffering": "no"},  # nginx passes on what is there
     )
+    if request.incoming.method != "HEAD":  # which asks for nothing that would ever be closed
+        reply.content = await open_stream(backend, request)
+    return reply
+
+
+async def open_stream(backend: Backend, request: Request) -> EventStream:
+    """Return a stream of what happens from now on, or since the client has last heard."""
+    member = request.member
+    listener = Listener(member.user.id, member.user.tenant_id, member.session.session_id)
+    mailbox = backend.kit.mailbox()
+    try:
+        subscription = await backend.live.subscribe(listener, mailbox, _last_event_id(request.incoming))
+    except BaseException:
+        mailbox.served()
+        raise
+    return EventStream(subscription, mailbox)
 
 
 async def socket_only(_backend: Backend, _request: Request) -> Reply:

@@ -16,6 +16,7 @@ happens, nor who listens where. The rules:
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import Counter, deque
 from dataclasses import dataclass, field, replace
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
     from resilience.clock import Clock
     from resilience.janitor.sockets import Registration, SocketRegistry
+
+logger: Final = logging.getLogger("backend.live")
 
 BATCH: Final = 500
 """Events that are read at a time."""
@@ -337,14 +340,28 @@ class Live:
         self._clock = clock
         self.hub = Hub(most=most, most_of_user=most_of_user)
         self._follower = Follower(events, self.hub.deliver, clock)
+        self.is_behind = False
+        """Whether the last look failed."""
 
     async def start(self) -> None:
         """Begin to follow the events: `look` is to be called again and again from now on."""
         await self._follower.start()
 
     async def look(self) -> None:
-        """Tell the listeners of this process what is new."""
-        await self._follower.look()
+        """Tell the listeners of this process what is new.
+
+        Where that cannot be found out it is logged, once, and made up for by a later look.
+        """
+        try:
+            await self._follower.look()
+        except Exception as error:  # noqa: BLE001 - whatever a database does
+            if not self.is_behind:
+                logger.warning("live updates are behind: %r", error)
+            self.is_behind = True
+        else:
+            if self.is_behind:
+                logger.info("live updates have caught up")
+            self.is_behind = False
 
     async def forget(self) -> None:
         """Forget what is old."""
