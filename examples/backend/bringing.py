@@ -19,6 +19,7 @@ from examples.backend.ports.objects import Objects, is_unwell, lockout_breaker, 
 from examples.backend.ports.signatures import StandardSignatures
 from examples.backend.ports.telephony import Guarded, HTTPTelephony
 from resilience import BreakerRegistry, DeadlineExceeded, RateLimitedError, is_transient
+from resilience.clock import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from examples.backend.ports.database import Database
     from examples.backend.settings import Settings
     from resilience import CircuitBreaker
+    from resilience.clock import Clock
 
     Guard = Callable[..., tuple[Retries, CircuitBreaker]]
 
@@ -37,7 +39,7 @@ UNWELL: Final = (is_transient, DeadlineExceeded)
 MOST_HOSTS: Final = 100
 """Hosts of recordings that have a breaker of their own."""
 FINISHING: Final = 10.0
-"""Seconds that a lease outlasts two deadlines: of the work, and of a last request that was begun just within."""
+"""Seconds that a lease outlasts two deadlines: of the work, and of a last request that was begun in time."""
 LAST_MOMENTS: Final = 1.0
 """Seconds that workers get to finish at the end; what takes longer is handed back."""
 
@@ -55,6 +57,7 @@ class Bringing:
         board: What lets the processes' breakers open and close together; None for each by itself.
         signing: What tenants sign deliveries with.
         guard: Makes a dependency's retries and breaker, and has them watched.
+        clock: Tells the wall time, by which jobs are due and leases end.
     """
 
     def __init__(
@@ -69,14 +72,20 @@ class Bringing:
         board: Any,
         signing: Secrets,
         guard: Guard,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         within = settings.recording_deadline
-        recovery = {"recovery_time": settings.telephony_recovery, "probes": 1}
+        recovery = settings.telephony_recovery
         self._retries, self._provider = guard(
-            "telephony", retry_on=_worth_a_retry, ignore=RateLimitedError, **recovery
+            "telephony", retry_on=_worth_a_retry, ignore=RateLimitedError, recovery_time=recovery, probes=1
         )
         self._hosts = BreakerRegistry(
-            name="telephony", record_on=UNWELL, max_keys=MOST_HOSTS, shared=board, **recovery
+            name="telephony",
+            record_on=UNWELL,
+            recovery_time=recovery,
+            probes=1,
+            max_keys=MOST_HOSTS,
+            shared=board,
         )
         client = kit.http_client(**http_client.options(settings))
         self._home = client.base_url.netloc.decode()
@@ -95,18 +104,20 @@ class Bringing:
             downloads=settings.var / "downloads",
             within=within,
             patience=settings.recording_patience,
+            clock=clock,
         )
         events = DatabaseCallEvents(database)
         flights = kit.flights()
-        self._worker = Worker(
-            queue=DatabaseJobs(database),
+        self.worker = Worker(
+            queue=DatabaseJobs(database, clock),
             bringer=bringer,
             flights=flights,
             process=secrets.token_hex(8),
             lease=2 * within + FINISHING,
+            clock=clock,
         )
         self._crew = kit.crew(
-            self._worker.work,
+            self.worker.work,
             size=settings.recording_workers,
             pause=settings.recording_poll,
             name="recording worker",
@@ -115,9 +126,10 @@ class Bringing:
         self.recordings = Recordings(
             bringer=bringer,
             objects=objects,
-            catalogue=DatabaseCatalogue(database),
+            catalogue=DatabaseCatalogue(database, clock),
             flights=flights,
             wake=wake,
+            clock=clock,
         )
         self.webhooks = Webhooks(
             tenants=tenants,
@@ -126,10 +138,11 @@ class Bringing:
             signatures=StandardSignatures(),
             limits=limits,
             wake=wake,
+            clock=clock,
         )
         interval = settings.reconciliation_interval
         self.reconciliation = Reconciliation(
-            provider=self._telephony, announcements=events, interval=interval, wake=wake
+            provider=self._telephony, announcements=events, interval=interval, wake=wake, clock=clock
         )
         self._reading = kit.periodic(self.reconciliation.look, interval, name="reconciliation")
 
@@ -151,7 +164,7 @@ class Bringing:
         """End to work: finish what can be finished soon, hand back the rest."""
         await settled(self._reading.stop(timeout=LAST_MOMENTS))
         await settled(self._crew.stop(timeout=LAST_MOMENTS))
-        await self._worker.hand_back()
+        await self.worker.hand_back()
 
     async def close(self) -> None:
         """Let go of connections and threads; nothing runs any more."""

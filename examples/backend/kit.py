@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from examples.backend.ports.flights import Flights
     from examples.backend.ports.http_client import Client
     from examples.backend.ports.workers import Workers
-    from resilience import Decision
+    from resilience import CircuitBreaker, Decision
     from resilience.janitor.sockets import SocketRegistry
     from resilience.retry.stats import RetryStats
     from resilience.stores import Store
@@ -64,8 +64,8 @@ class Retries(Protocol):
         """Return what `work` returns, attempted again as long as that is worth it."""
         ...
 
-    def replace(self, **changes: Any) -> Retries:
-        """Return the same with other options; it shares budget and statistics."""
+    def replace(self, *, circuit_breaker: CircuitBreaker) -> Retries:
+        """Return the same with another breaker; it shares budget and statistics."""
         ...
 
     def stats(self) -> RetryStats:
@@ -350,8 +350,8 @@ class _BlockingRetries:
     ) -> T:
         return self._retries.execute(lambda: drive(work(*args, **kwargs)))
 
-    def replace(self, **changes: Any) -> Retries:
-        return _BlockingRetries(self._retries.replace(**changes))
+    def replace(self, *, circuit_breaker: CircuitBreaker) -> Retries:
+        return _BlockingRetries(self._retries.replace(circuit_breaker=circuit_breaker))
 
     def stats(self) -> RetryStats:
         return self._retries.stats()

@@ -22,11 +22,12 @@ from examples.backend.schemas.recordings import (
     recording_body,
     seconds_of,
 )
-
 from resilience import ErrorCode, ServiceError
 from resilience.clock import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from examples.backend.api.http import Request
     from examples.backend.assembly import Backend
     from examples.backend.domain.recordings import Recording
@@ -70,8 +71,9 @@ async def play_recording(backend: Backend, request: Request) -> Reply:
 
 
 async def make_download_url(backend: Backend, request: Request) -> Reply:
-    """Return an address that opens a stored recording without a login, for a while: the store's own where it
-    has such, or one of ours with a ticket in it.
+    """Return an address that opens a stored recording without a login, for a while.
+
+    It is the store's own where it has such, or one of ours with a ticket in it.
     """
     member, call_sid = request.member, request.parameters["call_sid"]
     recording = await backend.recordings.stored(call_sid, member.user.tenant_id)
@@ -153,7 +155,7 @@ def come_back(pending: NotReady) -> Reply:
     )
 
 
-SOUND: Final = {200: "audio/*", 202: NotReadyBody, 206: "audio/*"}
+SOUND: Final[dict[int, type[BaseModel] | str | None]] = {200: "audio/*", 202: NotReadyBody, 206: "audio/*"}
 FETCHING: Final = (404, 502, 503, 504)
 ROUTES: Final = (
     Route(method="GET", path="/api/recordings", handler=list_recordings, query=RecordingSearch,

@@ -35,8 +35,10 @@ async def take_callback(backend: Backend, request: Request) -> Reply:
 
 
 async def take_signed(backend: Backend, request: Request) -> Reply:
-    """Do what a signed delivery says (Standard Webhooks): `call.completed` has the recording of a call brought,
-    `recording.delete` has it deleted. What else there may be is accepted and means nothing.
+    """Do what a signed delivery says (Standard Webhooks).
+
+    `call.completed` has the recording of a call brought, `recording.delete` has it deleted. What else there
+    may be is accepted and means nothing.
     """
     webhooks = backend.webhooks
     body = await request.incoming.read()

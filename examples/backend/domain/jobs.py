@@ -5,14 +5,14 @@ was announced is forgotten, by whatever process and at whatever moment it ends. 
 
 - A worker takes a job by a lease and changes its row only while the lease is its own. The lease lasts longer
   than the work's deadline; of a worker that was killed it runs out, and whoever comes next takes the job up.
-- The work may therefore be done twice, but counts once: the object has the same name both times, and only one
-  of the two finds the row as it left it.
-- A recording that is not there yet is no failure and no attempt: it is looked for again when the provider says.
-  Nor is a breaker that rejects, or a limit of ours that is used up: the job waits until it would be let through.
+- The work may therefore be done twice, but counts once: the object has the same name both times, and only
+  one of the two finds the row as it left it.
+- A recording that is not there yet is no failure and no attempt: it is looked for again when the provider
+  says. Nor is a breaker that rejects, or a limit that is used up: the job waits until it is let through.
 - What fails is tried again, at growing intervals of five minutes at most, until it is three days old. What
   would fail for ever is given up before, and its tenant can read why.
-- A call that was deleted has its object removed at once, and once more after all leases of before have run out:
-  who was just storing it cannot bring it back.
+- A call that was deleted has its object removed at once, and once more after all leases of before have run
+  out: who was just storing it cannot bring it back.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ TOO_OLD: Final = 3 * 86_400.0
 MOST_DOUBLINGS: Final = 16
 MOST_DOUBTS: Final = 8
 """Attempts, some four minutes, after which it is believed that the provider does not know a call, or has no
-sound where it should be. A webhook may be quicker than its database, and whatever stands between us may answer
-in its place while it is down."""
+sound where it should be. A webhook may be quicker than its database, and whatever stands between us may
+answer in its place while it is down."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +88,7 @@ class Never:
 
 
 class Queue(Protocol):
-    """The jobs. Whatever changes one returns whether it was still leased as it says; if not, nothing is done."""
+    """The jobs. What changes one returns whether it was still leased as it says; if not, nothing is done."""
 
     async def claim(self, lease: str, now: float, until: float) -> Job | None:
         """Lease the job that has been due for longest; None if none is."""
@@ -213,7 +213,7 @@ class Worker:
 
 
 def _taken_over(job: Job) -> ServiceError:
-    """Return what those get who wait for a fetch that is ours no longer: it is somebody else's, or deleted."""
+    """Return what those get who wait for a fetch that is ours no longer: somebody else's, or deleted."""
     logger.info("call %s was taken over by somebody else", job.call_sid)
     return service_unavailable_error("The recording", SHORTEST_WAIT)
 
@@ -238,8 +238,9 @@ def next_step(error: Exception, attempts: int, age: float, chance: float) -> Lat
     no_doubt = attempts + 1 >= MOST_DOUBTS
     if isinstance(error, UnusableError) and (error.final or no_doubt):
         return Never("failed", error.reason)
-    is_missing = isinstance(error, ServiceError) and error.status == NOT_FOUND
-    if is_missing and (no_doubt or not isinstance(error, UnknownCallError)):
+    if isinstance(error, UnknownCallError) and not no_doubt:
+        pass
+    elif isinstance(error, ServiceError) and error.status == NOT_FOUND:
         return Never("missing", error.message)
     asked: Any = getattr(error, "retry_after", None)
     wait = max(asked or 0.0, SHORTEST_WAIT)

@@ -2,8 +2,8 @@
 
 The rules:
 
-- The list is read from where the last reading ended, and an hour from before that: a call is listed by when it
-  began, and may be listed late. What is known already is left as it is.
+- The list is read from where the last reading ended, and an hour from before that: a call is listed by when
+  it began, and may be listed late. What is known already is left as it is.
 - A call that no webhook has announced is the tenant's whose webhooks have told of calls by the same number of
   ours before, the last of them if there were several. That shows whose number it is without anybody having to
   say so; and nobody can lay claim to a number but by knowing of its calls. A call by a number of which nobody
@@ -76,7 +76,7 @@ class Announcements(Protocol):
         ...
 
     async def mend(self, now: float) -> int:
-        """Give calls that are expected, and that nobody looks for, a job again; return how many there were."""
+        """Give calls that are expected, but that nobody looks for, a job; return how many there were."""
         ...
 
 

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("backend.recordings")
 
 URL_LIFETIME: Final = 300.0
-"""Seconds for which an address of the store's own opens a recording: a download is begun at once, and a player
-asks for more of it while it plays."""
+"""Seconds for which an address of the store's own opens a recording: a download is begun at once, but a
+player asks for more of it while it plays."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,8 +5,8 @@ The rules:
 - A delivery is a hint, not a fact. It is noted, together with a job for the workers, in one transaction, and
   answered at once; what is done about the call is done by what the provider answers when *we* ask (`jobs`).
   So a forged delivery gains nothing, and a slow provider delays no answer.
-- It may come twice, and later than what happened after it. Noting it again changes nothing, and the order does
-  not matter: it says which call to look at, not what will be found.
+- It may come twice, and later than what happened after it. Noting it again changes nothing, and the order
+  does not matter: it says which call to look at, not what will be found.
 - It may tell of a call that is another tenant's. Then it is accepted and means nothing; nobody is told whose
   the call is.
 - The tenant's part of the address is a secret: whoever does not know it is told that nothing is there. The

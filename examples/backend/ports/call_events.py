@@ -94,7 +94,7 @@ class DatabaseCallEvents:
         def announce(db: Connection) -> tuple[int, int]:
             known = set(db.execute(select(calls.c.call_sid).where(calls.c.call_sid.in_(sids))).scalars())
             whose = select(numbers.c.number, numbers.c.tenant_id).where(numbers.c.number.in_(lines))
-            tenants = dict(db.execute(whose).tuples().all())
+            tenants = {row.number: row.tenant_id for row in db.execute(whose)}
             found = nobodys = 0
             for call in listed:
                 if call.sid in known:
@@ -110,7 +110,7 @@ class DatabaseCallEvents:
         return await self._database.write(announce, tenant=EVERY)
 
     async def mend(self, now: float) -> int:
-        """Give calls that are expected, and that nobody looks for, a job again; return how many there were."""
+        """Give calls that are expected, but that nobody looks for, a job; return how many there were."""
         has_job = exists().where(jobs.c.call_sid == calls.c.call_sid)
         forgotten = select(calls.c.call_sid, calls.c.tenant_id).where(
             calls.c.state.in_(("expected", "fetching")), ~has_job

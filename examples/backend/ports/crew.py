@@ -131,10 +131,11 @@ class ThreadCrew:
                 logger.exception(FAILED, self._name)
                 busy = False
             if not busy:
-                with self._changed:
-                    self._changed.wait_for(
-                        lambda known=known: self._stopping or self._news != known, _jittered(self._pause)
-                    )
+                self._wait_for_news(known)
+
+    def _wait_for_news(self, known: int) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopping or self._news != known, _jittered(self._pause))
 
 
 def _jittered(pause: float) -> float:

@@ -1,7 +1,7 @@
 """httpx2's two clients under one form: one is awaited, the other blocks and never suspends.
 
-Both keep to the deadline of the context: no request waits longer than is left, and a body that goes on past it
-is given up between two pieces.
+Both keep to the deadline of the context: no request waits longer than is left, and a body that goes on past
+it is given up between two pieces.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, Protocol
 
-import httpx2
-
 from resilience import DeadlineExceeded, remaining
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from contextlib import AbstractAsyncContextManager
+
+    import httpx2
 
 
 class Answer(Protocol):

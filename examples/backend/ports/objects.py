@@ -1,14 +1,14 @@
 """The object store, through obstore: a local folder, or S3 and what is compatible with it (Wasabi, say).
 
 obstore retries S3 requests by itself, up to ten times, unseen by our budget, breaker and statistics: one put
-that was answered `503 SlowDown` became eleven requests. Here that is switched off: one attempt is one request,
-and what is put is looked at by one more.
+that was answered `503 SlowDown` became eleven requests. Here that is switched off: one attempt is one
+request. After it, one more asks whether all arrived.
 
 What an S3 store answers is told apart by its code, which obstore has in its messages only:
 
 - It is unwell (`SlowDown`, `InternalError`, no answer …): tried again, within the budget.
-- `AuthenticationLockout`: it locks out whoever goes on asking. A breaker of its own opens at the first one, for
-  five minutes.
+- `AuthenticationLockout`: it locks out whoever goes on asking. A breaker of its own opens at the first one,
+  for five minutes.
 - `RequestTimeTooSkewed`: this machine's clock is wrong. No retry mends that; the log says what does.
 """
 
@@ -211,6 +211,6 @@ def _told(error: Exception) -> Exception:
         return LockedOutError(locked_out.message, locked_out.code, retry_after=LOCKOUT)
     if name == SKEWED:
         logger.error("the object store refuses us because this machine's clock is wrong: mend the clock")
-    elif name in TRANSIENT_CODES or status is None or int(status[1]) >= 500 or status[1] == "429":
-        return StoreUnwellError(f"{name or (status and status[1]) or 'no answer'}: {text.splitlines()[0]}")
-    return ServiceError(code=UNUSABLE, details={"object store": name or text.splitlines()[0]})
+    elif name in TRANSIENT_CODES or status is None or status[1] == "429" or status[1].startswith("5"):
+        return StoreUnwellError(text.partition("\n")[0])
+    return ServiceError(code=UNUSABLE, details={"object store": name or text.partition("\n")[0]})

@@ -115,19 +115,20 @@ class HTTPTelephony:
         """Return the calls that began at or after `since`, the oldest first, page by page."""
         beginning = datetime.fromtimestamp(since, self._zone).strftime(WRITTEN)
         query = {"DateCreated": f"gte:{beginning}", "SortBy": "DateCreated:asc", "PageSize": str(PAGE)}
-        path: str | None = f"{self._calls}.json?{urlencode(query)}"
+        path = f"{self._calls}.json?{urlencode(query)}"
         for _ in range(MOST_PAGES):
             body = await self._read(path)
             if body is None:
                 raise UnusableError("the provider has no list of calls")
             with _readable("the list of calls"):
                 page = json.loads(body)
-                path = page["Metadata"]["NextPageUri"]
+                following = page["Metadata"]["NextPageUri"]
                 listed = list(map(self._listed, page["Calls"]))
             yield listed
-            if path is None:
+            if following is None:
                 return
-            if not str(path).startswith(f"{self._calls}.json?"):
+            path = str(following)
+            if not path.startswith(f"{self._calls}.json?"):
                 raise UnusableError("the list of calls goes on elsewhere", repr(path))
 
     async def download(self, url: str, into: Path) -> Sound | None:

@@ -150,7 +150,7 @@ def call_body(entry: Entry) -> dict[str, Any]:
 
 
 def cursor_of(position: Position | None) -> str | None:
-    """Return what stands for a place in the list. It opens nothing: whoever makes one up sees their own calls.
+    """Return what stands for a place in the list. It opens nothing: who makes one up sees their own calls.
 
     Example:
         >>> cursor_of(Position(1736937000.25, "c0ffee1"))
