@@ -1,9 +1,13 @@
-"""Start the backend, and the fake telephony provider beside it.
+"""Start the backend, and beside it what it needs that is not there.
 
     python -m examples.backend --port 8000
+    python -m examples.backend --app wsgi --workers 2 --real
 
-Ends with exit code 0 within five seconds of SIGTERM or Ctrl-C, and takes the fake provider along, as it
-does even when it is killed.
+Without `--real` it keeps everything in files. With it, PostgreSQL, Redis, an S3 store and a mail server are
+started first. The fake telephony provider runs beside it, unless `BACKEND_TELEPHONY_URL` names another one.
+
+Ends with exit code 0 within five seconds of SIGTERM or Ctrl-C (and of `BACKEND_DRAIN_NOTICE`), and takes along
+what it has started, as it does even when it is killed.
 """
 
 from __future__ import annotations
@@ -14,18 +18,17 @@ import dataclasses
 import errno
 import logging
 import os
+import signal
 import socket
-import sqlite3
-import subprocess
 import sys
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy.exc import SQLAlchemyError
-
+from examples.backend.fakes.process import started
+from examples.backend.serving.lifetime import NotStartedError
 from examples.backend.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from argparse import Namespace
     from pathlib import Path
 
 BACKLOG: Final = 2048
@@ -39,34 +42,74 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m examples.backend", description="The example backend.")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="0 takes any free one (default: %(default)s)")
-    parser.add_argument("--app", choices=["asgi", "wsgi"], default="asgi", help="(default: %(default)s)")
+    parser.add_argument(
+        "--app", choices=["asgi", "wsgi"], default="asgi",
+        help="FastAPI on uvicorn, or Flask on gunicorn (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
+    parser.add_argument(
+        "--real", action="store_true", help="start PostgreSQL, Redis, an S3 and a mail server"
+    )
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the server has its own handler
+    prepare()
+    try:
+        with contextlib.ExitStack() as stack:
+            run(options, stack)
+    except KeyboardInterrupt:
+        parser.exit(0)
+    except (NotStartedError, ValueError, OSError, OverflowError) as error:
+        # The last is for a port that no port can be; where several processes have said why, nothing is left.
+        parser.exit(1, f"{error}\n" if str(error) else None)
+
+
+def prepare() -> None:
+    """Set up what concerns the whole process."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s  %(message)s")
-    allow_many_connections()
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # what it says of each request, the policies count
+    allow_many_connections()
     os.umask(0o077)  # what is written concerns nobody else on this machine
-    try:
-        settings = Settings.from_environment()
-        listener = listen(options.host, options.port)
-    except (ValueError, OSError, OverflowError) as error:  # the last for a port that no port can be
-        parser.exit(1, f"{error}\n")
-    address = f"http://{options.host}:{listener.getsockname()[1]}"
+
+
+def run(options: Namespace, stack: contextlib.ExitStack) -> None:
+    """Start what is needed, say what to try, and serve until told to end."""
+    listener = stack.enter_context(listen(options.host, options.port))
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    address = f"http://{host}:{listener.getsockname()[1]}"
+    settings = Settings.from_environment()
+    if options.real:
+        settings = Settings.from_environment(real_environment(settings.var, stack))
     settings = dataclasses.replace(settings, public_url=settings.public_url or address)
+    settings.check_processes(options.workers)
     greeting = accounts_to_try(address, settings.var)
-    with listener, contextlib.ExitStack() as stack:
-        if not settings.telephony_url:
-            provider = stack.enter_context(fake_telephony(settings))
-            settings = dataclasses.replace(settings, telephony_url=provider)
-            greeting += faults_to_try(address, settings.var, provider)
-        print(f"{greeting}\nCtrl-C ends it.\n", flush=True)  # noqa: T201 - what a newcomer sees
-        try:
-            serve(options.app, settings, listener, options.workers)
-        except (OSError, SQLAlchemyError, sqlite3.Error) as error:
-            parser.exit(1, f"cannot keep anything in {settings.var}: {error}; see BACKEND_VAR\n")
-        except ValueError as error:  # two settings that do not go together
-            parser.exit(1, f"{error}\n")
+    if not settings.telephony_url:
+        provider = stack.enter_context(
+            started(
+                "telephony",
+                "--account", settings.telephony_account,
+                "--key", settings.telephony_key,
+                "--token", settings.telephony_token,
+            )
+        )  # fmt: skip
+        settings = dataclasses.replace(settings, telephony_url=provider)
+        greeting += faults_to_try(address, settings.var, provider)
+    print(f"{greeting}\nCtrl-C ends it.\n", flush=True)  # noqa: T201 - what a newcomer sees
+    serve(options.app, settings, listener, options.workers)
+
+
+def real_environment(var: Path, stack: contextlib.ExitStack) -> dict[str, str]:
+    """Start the servers of the real mode; return the environment that leads the backend to them.
+
+    What is set already is kept: it may lead to a server elsewhere.
+    """
+    from examples.backend.fakes import real  # noqa: PLC0415 - its packages are for those who use it
+
+    try:
+        environment = stack.enter_context(real.servers(var))
+    except real.MissingError as error:
+        raise NotStartedError(str(error)) from error
+    return {"BACKEND_LIMITER_STORE": "redis", **environment, **os.environ}
 
 
 def allow_many_connections() -> None:
@@ -149,35 +192,6 @@ def listen(host: str, port: int) -> socket.socket:
     # answer's body waits 40 ms for the client to acknowledge its headers.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
-
-
-@contextlib.contextmanager
-def fake_telephony(settings: Settings) -> Iterator[str]:
-    """Run the fake provider as a process of its own for the length of the block; yield its address.
-
-    It ends when its standard input closes, which the system does for us however we end.
-    """
-    command = [
-        sys.executable, "-m", "examples.backend.fakes.telephony", "--with-parent",
-        "--account", settings.telephony_account,
-        "--key", settings.telephony_key,
-        "--token", settings.telephony_token,
-    ]  # fmt: skip
-    with subprocess.Popen(  # noqa: S603 - our own module
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # Ctrl-C is for us; we still need it while requests end
-    ) as process:
-        assert process.stdout is not None  # noqa: S101 - for the type checker: it is piped
-        address = process.stdout.readline().strip()
-        try:
-            if not address:
-                raise RuntimeError("the fake telephony provider did not start; see its message above")
-            yield address
-        finally:
-            process.terminate()
 
 
 if __name__ == "__main__":

@@ -3,70 +3,69 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import anyio
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import WebSocketRoute
+from starlette.routing import Route, WebSocketRoute
 
 from examples.adapters.asgi import ResilienceMiddleware
-from examples.backend.api import ROUTES
-from examples.backend.api.dispatch import answer
+from examples.backend.api import PATHS
+from examples.backend.api.dispatch import answer_at
 from examples.backend.api.http import Incoming, body_of
+from examples.backend.api.standing import StandingHeaders
 from examples.backend.serving.websocket_asgi import live_socket
 from resilience import service_unavailable_error
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Mapping
 
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from examples.backend.api.http import Reply, Route
+    from examples.backend.api.http import Reply
+    from examples.backend.api.http import Route as OurRoute
     from examples.backend.assembly import Backend
 
 
-def create_app(backend: Backend) -> ResilienceMiddleware:
-    """Return the backend as an ASGI application; it starts and closes the backend with its lifespan."""
-
-    @contextlib.asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await backend.start()
-        try:
-            yield
-        finally:
-            await backend.close()
-
-    app = FastAPI(
-        title="Example backend",
-        lifespan=lifespan,
-        max_body_size=backend.settings.max_body,
-        openapi_url=None,
-    )
-    for route in ROUTES:
-        app.add_route(route.path, endpoint(backend, route), [route.method], route.name)
+def create_app(backend: Backend) -> ASGIApp:
+    """Return the backend as an ASGI application; whoever serves it starts and closes the backend."""
+    settings = backend.settings
+    app = FastAPI(title="Example backend", openapi_url=None, redirect_slashes=False)
+    for path, routes in PATHS.items():
+        app.router.routes.append(Route(path, Endpoint(backend, routes)))
     app.router.routes.append(WebSocketRoute("/api/live", live_socket(backend)))
-    development = backend.settings.environment == "development"
-    return ResilienceMiddleware(Interruptible(app, backend), development=development)
+    answering = ResilienceMiddleware(
+        Interruptible(app, backend),
+        development=settings.environment == "development",
+        max_body=settings.max_body,
+        body_timeout=settings.body_timeout,
+    )
+    return WithStandingHeaders(answering, StandingHeaders(settings))
 
 
-def endpoint(backend: Backend, route: Route) -> Callable[[Request], Awaitable[Response]]:
-    """Return what answers this route under Starlette."""
+class Endpoint:
+    """Answers the requests to one path; Starlette leaves all methods to it."""
 
-    async def answered(request: Request) -> Response:
-        return response_of(await answer(backend, route, incoming_of(request)))
+    def __init__(self, backend: Backend, routes: Mapping[str, OurRoute]) -> None:
+        self._backend = backend
+        self._routes = routes
 
-    return answered
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        request = Request(scope, receive)
+        reply = await answer_at(self._backend, self._routes, incoming_of(request))
+        await response_of(reply)(scope, receive, send)
 
 
 def incoming_of(request: Request) -> Incoming:
     """Return a request of Starlette's as ours."""
     return Incoming(
         method=request.method,
-        path=request.url.path,
+        path=request.scope["path"],
         parameters=request.path_params,
-        query=request.url.query,
+        query=request.scope["query_string"].decode("latin-1"),
         headers=request.headers,
         cookies=request.cookies,
         peer=request.client.host if request.client else None,
@@ -87,16 +86,16 @@ def response_of(reply: Reply) -> Response:
 
 
 class Stream(StreamingResponse):
-    """A body that is closed in the end, also where the client left before it had begun."""
+    """A response in pieces, which closes their source in the end: also when the client has left."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the body, and close it."""
+    async def stream_response(self, send: Send) -> None:
+        """Send the pieces."""
         try:
-            await super().__call__(scope, receive, send)
+            await super().stream_response(send)
         finally:
-            close = getattr(self.body_iterator, "aclose", None)
-            if close is not None:
-                await close()
+            source: Any = self.body_iterator
+            with anyio.CancelScope(shield=True):
+                await source.aclose()
 
 
 class Interruptible:
@@ -105,7 +104,7 @@ class Interruptible:
     uvicorn cancels what still runs when its grace is over, and would make a bare 500 of it.
     """
 
-    def __init__(self, app: FastAPI, backend: Backend) -> None:
+    def __init__(self, app: ASGIApp, backend: Backend) -> None:
         self._app = app
         self._backend = backend
 
@@ -117,3 +116,24 @@ class Interruptible:
             if not self._backend.draining:
                 raise
             raise service_unavailable_error("The service", retry_after=1.0) from None
+
+
+class WithStandingHeaders:
+    """Adds to each response the headers that all have."""
+
+    def __init__(self, app: ASGIApp, standing: StandingHeaders) -> None:
+        self._app = app
+        self._standing = standing
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                names = (name.decode("latin-1").lower() for name, _ in message["headers"])
+                missing = self._standing.missing(message["status"], names)
+                added = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in missing]
+                message = {**message, "headers": [*message["headers"], *added]}
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)

@@ -8,46 +8,50 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import flask
+from werkzeug.routing import Rule
 
 from examples.adapters.wsgi import ResilienceMiddleware
-from examples.backend.api import ROUTES
-from examples.backend.api.dispatch import answer
+from examples.backend.api import PATHS
+from examples.backend.api.dispatch import answer_at
 from examples.backend.api.http import PARAMETER, Incoming, body_of
+from examples.backend.api.standing import StandingHeaders
 from examples.backend.kit import drive
 from examples.backend.serving.websocket_wsgi import SocketResponse
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 
     from examples.backend.api.http import Reply, Route
     from examples.backend.assembly import Backend
 
+    WSGIApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
-def create_app(backend: Backend) -> ResilienceMiddleware:
+
+def create_app(backend: Backend) -> WSGIApp:
     """Return the backend as a WSGI application; whoever serves it starts and closes the backend."""
+    settings = backend.settings
     app = flask.Flask("examples.backend", static_folder=None)
     app.config["PROPAGATE_EXCEPTIONS"] = True  # the adapter has an answer for every error
-    app.config["MAX_CONTENT_LENGTH"] = backend.settings.max_body
-    app.url_map.strict_slashes = True
-    for route in ROUTES:
-        path = PARAMETER.sub(r"<\1>", route.path)
-        app.add_url_rule(
-            path,
-            route.name,
-            endpoint(backend, route),
-            methods=[route.method],
-            provide_automatic_options=False,
-        )
+    app.url_map.merge_slashes = False
+    for path, routes in PATHS.items():
+        # A rule of werkzeug's without methods leaves all of them to us; one of Flask's would have GET only.
+        app.url_map.add(Rule(PARAMETER.sub(r"<\1>", path), endpoint=path))
+        app.view_functions[path] = endpoint(backend, routes)
     app.add_url_rule("/api/live", "live_socket", live_socket(backend), websocket=True)
-    development = backend.settings.environment == "development"
-    return ResilienceMiddleware(app, development=development)
+    answering = ResilienceMiddleware(
+        app,
+        development=settings.environment == "development",
+        max_body=settings.max_body,
+        body_timeout=settings.body_timeout,
+    )
+    return WithStandingHeaders(answering, StandingHeaders(settings))
 
 
-def endpoint(backend: Backend, route: Route) -> Callable[..., flask.Response]:
-    """Return what answers this route under Flask."""
+def endpoint(backend: Backend, routes: Mapping[str, Route]) -> Callable[..., flask.Response]:
+    """Return what answers the requests to one path under Flask."""
 
     def answered(**parameters: str) -> flask.Response:
-        return response_of(drive(answer(backend, route, incoming_of(flask.request, parameters))))
+        return response_of(drive(answer_at(backend, routes, incoming_of(flask.request, parameters))))
 
     return answered
 
@@ -69,7 +73,7 @@ def incoming_of(request: flask.Request, parameters: dict[str, str]) -> Incoming:
 
     return Incoming(
         method=request.method,
-        path=request.path,
+        path=request.environ["PATH_INFO"].encode("latin-1").decode("utf-8", "replace"),  # as it was sent
         parameters=parameters,
         query=request.query_string.decode("latin-1"),
         headers=request.headers,
@@ -83,7 +87,7 @@ def response_of(reply: Reply) -> flask.Response:
     """Return our reply as a response of Flask's."""
     content: Any = reply.content
     body = pieces_of(content) if hasattr(content, "__aiter__") else body_of(content)
-    response = flask.Response(body, reply.status, reply.headers, content_type=reply.media_type)
+    response = flask.Response(body, reply.status, reply.headers, mimetype=reply.media_type)
     for cookie in reply.cookies:
         response.headers.add("Set-Cookie", cookie)
     return response
@@ -106,3 +110,21 @@ def pieces_of(content: AsyncIterator[bytes]) -> Iterator[bytes]:
 async def anext_of(content: AsyncIterator[bytes]) -> bytes:
     """Return the next piece; `drive` takes coroutines only, and this makes one of any awaitable."""
     return await anext(content)
+
+
+class WithStandingHeaders:
+    """Adds to each response the headers that all have."""
+
+    def __init__(self, app: WSGIApp, standing: StandingHeaders) -> None:
+        self._app = app
+        self._standing = standing
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Serve one request."""
+
+        def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
+            names = (name.lower() for name, _ in headers)
+            missing = self._standing.missing(int(status[:3]), names)
+            return start_response(status, [*headers, *missing], *exc_info)
+
+        return self._app(environ, start)

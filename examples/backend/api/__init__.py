@@ -18,3 +18,8 @@ ROUTES: Final[tuple[Route, ...]] = (
     *monitoring.ROUTES,
 )
 """Every route of the backend but the WebSocket, which is no request and reply."""
+
+PATHS: Final[dict[str, dict[str, Route]]] = {}
+"""The routes of each path, by method."""
+for _route in ROUTES:
+    PATHS.setdefault(_route.path, {})[_route.method] = _route

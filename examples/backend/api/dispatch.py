@@ -11,19 +11,42 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl
 
 from examples.backend.api import strict_json
-from examples.backend.api.http import PRIVATE, Access, Request
+from examples.backend.api.http import PRIVATE, Access, Reply, Request
 from resilience import ErrorCode, ServiceError, authorization_error, validation_error
-from resilience.http import client_address, client_key
+from resilience.http import client_address, client_key, code_for_status
 
 if TYPE_CHECKING:
-    from examples.backend.api.http import Incoming, Reply, Route
+    from collections.abc import Mapping
+
+    from examples.backend.api.http import Incoming, Route
     from examples.backend.assembly import Backend
 
+METHOD_NOT_ALLOWED: Final = 405
+UNSUPPORTED_MEDIA_TYPE: Final = code_for_status(415)
 SAFE_METHODS: Final = {"GET", "HEAD"}
 JSON_TYPES: Final = re.compile(r"application/([\w.-]+\+)?json")
 FORM: Final = "application/x-www-form-urlencoded"
 MOST_FIELDS: Final = 100
 """Of a form or a query; a real one has some ten."""
+
+
+async def answer_at(backend: Backend, routes: Mapping[str, Route], incoming: Incoming) -> Reply:
+    """Answer a request to a path, of which these are the routes by method. Errors go up, to the adapter.
+
+    HEAD is answered as GET is, without the body.
+
+    Raises:
+        ServiceError: Whatever is wrong with the request, or with us.
+    """
+    route = routes.get("GET" if incoming.method == "HEAD" else incoming.method)
+    if route is None:  # the adapter writes the body
+        methods = {*routes, "HEAD"} if "GET" in routes else {*routes}
+        return Reply(status=METHOD_NOT_ALLOWED, headers={"Allow": ", ".join(sorted(methods))}, content=b"")
+    reply = await answer(backend, route, incoming)
+    if incoming.method == "HEAD" and hasattr(reply.content, "aclose"):
+        await reply.content.aclose()
+        reply.content = None
+    return reply
 
 
 async def answer(backend: Backend, route: Route, incoming: Incoming) -> Reply:
@@ -99,6 +122,9 @@ def refuse_other_sites(backend: Backend, incoming: Incoming) -> None:
 
 
 def _check_parameters(route: Route, incoming: Incoming) -> None:
+    """Refuse what a framework's router lets through: a line's end behind the path, and odd parameters."""
+    if route.path.format_map(incoming.parameters) != incoming.path:
+        raise ServiceError(code=ErrorCode.NOT_FOUND)
     for name, pattern in route.patterns.items():
         if not re.fullmatch(pattern, incoming.parameters[name], re.ASCII):
             raise ServiceError(code=ErrorCode.NOT_FOUND)
@@ -113,6 +139,8 @@ async def _content(route: Route, incoming: Incoming) -> Any:
             return route.body.model_validate(once_each(body.decode("utf-8")))
         except UnicodeDecodeError:
             raise validation_error("The form is not valid UTF-8") from None
+    if media_type and not JSON_TYPES.fullmatch(media_type):
+        raise ServiceError(code=UNSUPPORTED_MEDIA_TYPE)
     return route.body.model_validate(strict_json.parse(body))
 
 
