@@ -6,6 +6,7 @@ import contextlib
 import logging
 from types import SimpleNamespace
 
+import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy.exc import OperationalError
@@ -35,6 +36,7 @@ from resilience.janitor.usage import Usage
 from resilience.stores import StoreUnavailable
 from resilience.stores.memory import MemoryStore
 from resilience.testing import FakeClock
+from tests.examples.backend_process import wait_until
 from tests.janitor.doubles import Store
 
 WALL = 1736937000.0
@@ -333,6 +335,23 @@ def test_there_are_no_orders_about_breakers_that_are_not_there(processes):
     drive(one.order("storage", "reset"))
     other.backend.breakers = []
     drive(other.exchange())
+
+
+@pytest.mark.parametrize("server", ["asgi-real"], indirect=True)
+def test_two_real_processes_are_shown_as_one_backend_and_follow_the_same_orders(server):
+    def states():
+        (breaker,) = (one for one in server.monitoring("breakers")["breakers"] if one["name"] == "telephony")
+        return list(breaker["processes"].values())
+
+    def order(action):
+        path = f"/api/monitoring/breakers/telephony/{action}"
+        assert httpx2.post(server.url + path).json()["everywhere"]
+
+    wait_until(lambda: len(server.monitoring("processes")["processes"]) == 2)
+    order("force-close")  # harms no other test
+    wait_until(lambda: states() == ["forced-closed"] * 2)
+    order("reset")
+    wait_until(lambda: states() == ["closed"] * 2)
 
 
 # --- who may look --------------------------------------------------------------------------------

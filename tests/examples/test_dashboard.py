@@ -86,7 +86,7 @@ def test_a_breaker_is_seen_to_open_and_to_close_again_without_a_reload(server, u
 
 @in_a_browser
 def test_an_operator_forces_a_breaker_open_and_resets_it_by_keyboard(server, page):
-    button = page.get_by_role("button", name="Force open: object-store")
+    button = page.get_by_role("button", name="Force open: object-store", exact=True)
     button.focus()
     page.keyboard.press("Enter")
     dialog = page.get_by_role("dialog", name="Force object-store open?")
@@ -102,7 +102,7 @@ def test_an_operator_forces_a_breaker_open_and_resets_it_by_keyboard(server, pag
     expect(breaker(page, "object-store")).to_contain_text("held open")
     expect(button).to_be_disabled()
 
-    page.get_by_role("button", name="Reset: object-store").click()
+    page.get_by_role("button", name="Reset: object-store", exact=True).click()
     page.get_by_role("dialog").get_by_role("button", name="Reset").click()
     expect(breaker(page, "object-store")).to_have_attribute("data-state", "closed")
     assert "an operator ordered force-open for breaker object-store" in server.log()
@@ -117,7 +117,7 @@ def test_limits_retries_janitor_and_processes_are_shown(server, user, page):
     expect(full).to_contain_text("6 of 6, full")
     expect(page.locator("#limit-list")).not_to_contain_text("eve@")
     expect(page.locator("#event-list")).to_contain_text(re.compile("refused [0-9a-f]{12}"))
-    expect(page.locator("#retry-list > li")).to_have_count(page.locator("#breaker-list > li").count())
+    expect(page.locator("#retry-list")).to_contain_text("telephonybudget")
     expect(page.locator("#janitor-note")).to_have_text("running")
     expect(page.locator("#process-list")).to_contain_text("serving")
     expect(page.locator("#process-list")).to_contain_text("MB")
