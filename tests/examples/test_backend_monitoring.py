@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import secrets
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import httpx2
+import psycopg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import make_url
 from sqlalchemy.exc import OperationalError
 
 from examples.backend.api import monitoring as routes
@@ -441,13 +445,30 @@ def test_metrics_are_what_prometheus_reads_and_bear_no_keys(processes):
 # --- reports in the database ---------------------------------------------------------------------
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def either_url(request):
+    """A database of each kind, with its tables."""
+    if request.param == "sqlite":
+        yield request.getfixturevalue("url")
+        return
+    server = request.getfixturevalue("postgres_server")
+    name = f"reports_{secrets.token_hex(6)}"
+    with psycopg.connect(server.url, autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name}")
+        url = make_url(server.url).set(database=name).render_as_string(hide_password=False)
+        migrate(url)
+        yield url
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
 @pytest.fixture
-def exchanges(url):
+def exchanges(either_url):
     """Return a function that makes one more process that writes reports, which say what it is told."""
     with contextlib.ExitStack() as stack:
 
         def exchange():
-            database = Database(url, BlockingKit().workers("The database", threads=1, queue=9), connections=1)
+            workers = BlockingKit().workers("The database", threads=1, queue=9)
+            database = Database(either_url, workers, connections=1)
             stack.callback(database.close)
             reports = DatabaseReports(database)
             return lambda process, sweeps, now: drive(
@@ -485,6 +506,16 @@ def test_a_process_that_was_suspended_is_not_counted_twice(exchanges):
     assert sweeps(watcher("watcher", 0, FOLDED + 4)) == 9
     sleeper("sleeper", 10, FOLDED + 5)
     assert sweeps(watcher("watcher", 0, FOLDED + 6)) == 10
+
+
+def test_what_several_processes_fold_at_the_same_time_is_counted_once(exchanges):
+    for number in range(20):
+        exchanges()(f"ended {number}", 1, 0.0)
+    watchers = [exchanges() for _ in range(4)]
+    with ThreadPoolExecutor() as pool:
+        for time in (FOLDED + 1, FOLDED + 2):
+            found = list(pool.map(lambda n, now=time: watchers[n](f"watcher {n}", 0, now), range(4)))
+    assert [sweeps(each) for each in found] == [20] * 4
 
 
 def test_no_process_can_be_taken_for_the_ended_ones():
