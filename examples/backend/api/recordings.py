@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from examples.backend.api.http import Access, Reply, Route
-from examples.backend.domain.recordings import URL_LIFETIME, NotReady, Search
+from examples.backend.domain.recordings import URL_LIFETIME, NotReady, Search, file_name
 from examples.backend.domain.tickets import LIFETIME, Purpose
 from examples.backend.schemas import timestamp
 from examples.backend.schemas.recordings import (
@@ -36,8 +36,6 @@ ACCEPTED: Final = 202
 NO_CONTENT: Final = 204
 PARTIAL: Final = 206
 CALL_SID: Final = {"call_sid": "[A-Za-z0-9]{1,64}"}
-ENDINGS: Final = {"audio/mpeg": ".mp3", "audio/mp3": ".mp3"}
-"""Of file names; what is no MP3 is a WAV."""
 RANGE: Final = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))", re.ASCII)
 NOT_SATISFIABLE: Final = ErrorCode("RANGE_NOT_SATISFIABLE", 416, "The recording has no such part")
 
@@ -104,10 +102,10 @@ async def play(backend: Backend, request: Request, recording: Recording) -> Repl
     """Answer with the sound of a recording, or with the part of it that is asked for."""
     size = recording.sound.size
     part = part_of(request.incoming.headers.get("range"), size)
-    ending = ENDINGS.get(recording.sound.content_type, ".wav")
+    name = file_name(recording.call.sid, recording.sound)
     headers = {
         "Content-Length": str(size if part is None else len(part)),
-        "Content-Disposition": f'attachment; filename="{recording.call.sid}{ending}"',
+        "Content-Disposition": f'attachment; filename="{name}"',
         "X-Content-Type-Options": "nosniff",
         "Accept-Ranges": "bytes",
     }

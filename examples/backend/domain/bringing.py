@@ -21,7 +21,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from examples.backend.domain.recordings import NotReady, Recording
+from examples.backend.domain.recordings import NotReady, Recording, file_name
 from resilience import ErrorCode, ServiceError, deadline, not_found_error, service_unavailable_error
 from resilience.clock import SYSTEM_CLOCK
 
@@ -98,8 +98,15 @@ class Telephony(Protocol):
 class Objects(Protocol):
     """The object store."""
 
-    async def put(self, key: str, file: Path, sound: Sound) -> None:
-        """Store `file` under `key`, whole or not at all, and make sure that it arrived."""
+    async def put(self, key: str, file: Path, sound: Sound, name: str) -> None:
+        """Store `file` under `key`, whole or not at all, and make sure that it arrived.
+
+        Args:
+            key: Where.
+            file: What.
+            sound: What is known of it.
+            name: By which a browser saves it.
+        """
         ...
 
     async def remove(self, folder: str) -> None:
@@ -178,7 +185,7 @@ class Bringer:
             if sound is None:
                 return self._expected(call)
             object_key = f"{folder_of(call_sid, tenant)}/{sound.sha256}"
-            await self._objects.put(object_key, file, sound)
+            await self._objects.put(object_key, file, sound, file_name(call_sid, sound))
         logger.info("stored the recording of call %s: %d bytes", call_sid, sound.size)
         return Recording(call=call, sound=sound, object_key=object_key, stored_at=self._clock.wall())
 

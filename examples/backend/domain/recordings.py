@@ -35,6 +35,9 @@ URL_LIFETIME: Final = 300.0
 """Seconds for which an address of the store's own opens a recording: a download is begun at once, but a
 player asks for more of it while it plays."""
 
+ENDINGS: Final = {"audio/mpeg": ".mp3", "audio/mp3": ".mp3"}
+"""Of file names; what is no MP3 is a WAV."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
@@ -277,6 +280,16 @@ class Recordings:
             await self._bringer.discard(call_sid, tenant)
             raise not_found_error("Call")
         return recording
+
+
+def file_name(call_sid: str, sound: Sound) -> str:
+    """Return the name by which a browser saves a recording: letters and digits, and an ending of ours.
+
+    Example:
+        >>> file_name("c0ffee1", Sound(content_type="audio/mpeg", size=1, sha256=""))
+        'c0ffee1.mp3'
+    """
+    return call_sid + ENDINGS.get(sound.content_type, ".wav")
 
 
 def flight_of(call_sid: str, tenant: str) -> str:

@@ -92,8 +92,14 @@ class Objects:
         self._lockout = lockout
         self._is_s3 = isinstance(store, S3Store)
 
-    async def put(self, key: str, file: Path, sound: Sound) -> None:
+    async def put(self, key: str, file: Path, sound: Sound, name: str) -> None:
         """Store `file` under `key`, whole or not at all, and make sure that it arrived.
+
+        Args:
+            key: Where.
+            file: What.
+            sound: What is known of it.
+            name: By which a browser saves it.
 
         Raises:
             ServiceError: The store failed, or has something else than what was put (503).
@@ -102,7 +108,7 @@ class Objects:
         if self._is_s3:  # a folder has no place for them
             attributes = {
                 "Content-Type": sound.content_type,
-                "Content-Disposition": "attachment",
+                "Content-Disposition": f'attachment; filename="{name}"',
                 "sha256": sound.sha256,
             }
 
