@@ -6,7 +6,7 @@
 Without `--real` it keeps everything in files. With it, PostgreSQL, Redis, an S3 store and a mail server are
 started first. The fake telephony provider runs beside it, unless `BACKEND_TELEPHONY_URL` names another one.
 
-Ends with exit code 0 within five seconds of SIGTERM or Ctrl-C (and of `BACKEND_DRAIN_NOTICE`), and takes along
+Ends with exit code 0 within five seconds of SIGTERM or Ctrl-C, plus `BACKEND_DRAIN_NOTICE`, and takes along
 what it has started, as it does even when it is killed.
 """
 
@@ -124,10 +124,13 @@ def allow_many_connections() -> None:
 def serve(app: str, settings: Settings, listener: socket.socket, workers: int) -> None:
     """Serve on `listener` until told to end."""
     if app == "wsgi":
-        from examples.backend.serving import gunicorn as server  # noqa: PLC0415 - only the one that serves
+        from examples.backend.serving import gunicorn  # noqa: PLC0415 - only the one that serves
+
+        gunicorn.serve(settings, listener, workers)
     else:
-        from examples.backend.serving import uvicorn as server  # noqa: PLC0415 - likewise
-    server.serve(settings, listener, workers)
+        from examples.backend.serving import uvicorn  # noqa: PLC0415 - likewise
+
+        uvicorn.serve(settings, listener, workers)
 
 
 def accounts_to_try(address: str, var: Path) -> str:

@@ -320,7 +320,7 @@ async def settled(outcome: T | Awaitable[T]) -> T:
     if inspect.isawaitable(outcome):
         result: T = await outcome
         return result
-    return outcome  # type: ignore[return-value] - mypy does not see that the awaitable is excluded
+    return outcome
 
 
 class Awaited:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from resilience import authentication_error
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 
     from pydantic import BaseModel
 
@@ -42,9 +42,17 @@ class Access(enum.Enum):
 class Headers(Protocol):
     """A request's headers: names without regard to case."""
 
-    def get(self, name: str, default: str = ..., /) -> str | None: ...
+    def get(self, name: str, /) -> str | None:
+        """Return a header's value; None if it is not there."""
+        ...
 
-    def items(self) -> Any: ...
+    def items(self) -> Iterable[tuple[str, str]]:
+        """Return all names and values."""
+        ...
+
+    def __contains__(self, name: Any, /) -> bool:
+        """Return whether there is a header of this name."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

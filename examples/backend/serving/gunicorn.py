@@ -1,10 +1,10 @@
 """gunicorn with threads, ending in our order.
 
-gunicorn's own threaded worker gives a thread to whoever connects, reads a request's headers there without any
-limit of time, and waits in its only accepting thread, for up to two seconds each, for clients to close. A few
-dozen slow clients stop it altogether. So requests are collected by the accepting thread here, which waits for
-nobody (see `arrival.py`), and connections are parted with there in the same way. A thread is taken for what is
-there already, and given back when the answer is written, or when the client has not read it in time.
+gunicorn's own threaded worker gives a thread to whoever connects, reads a request's headers there without
+any limit of time, and waits in its only accepting thread, for up to two seconds each, for clients to close.
+A few dozen slow clients stop it altogether. So requests are collected by the accepting thread here, which
+waits for nobody (see `arrival.py`), and connections are parted with there in the same way. A thread is taken
+for what is there already, and given back when the answer is written, or is not read in time.
 
 Nor does WSGI have a way to cut a request off. What still runs when grace is over is answered by the main
 thread instead, as far as nothing of its answer has been sent: 503, come back in a moment.
@@ -99,7 +99,7 @@ def serve(settings: Settings, listener: socket.socket, workers: int) -> None:
             raise
 
 
-class Application(BaseApplication):  # type: ignore[misc] - gunicorn has no types
+class Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     """gunicorn, with our settings; the backend is made in each process, after the fork."""
 
     def __init__(self, settings: Settings, listener: socket.socket, workers: int) -> None:
@@ -146,7 +146,7 @@ class Application(BaseApplication):  # type: ignore[misc] - gunicorn has no type
         Arbiter(self).run()
 
 
-class Arbiter(gunicorn.arbiter.Arbiter):  # type: ignore[misc] - gunicorn has no types
+class Arbiter(gunicorn.arbiter.Arbiter):  # type: ignore[misc]  # gunicorn has no types
     """What starts and ends the processes."""
 
     _has_failed = False
@@ -177,7 +177,7 @@ class Arbiter(gunicorn.arbiter.Arbiter):  # type: ignore[misc] - gunicorn has no
                 raise
 
 
-class Log(gunicorn.glogging.Logger):  # type: ignore[misc] - gunicorn has no types
+class Log(gunicorn.glogging.Logger):  # type: ignore[misc]  # gunicorn has no types
     """gunicorn's log, written as everybody's is."""
 
     def setup(self, cfg: Any) -> None:
@@ -190,7 +190,7 @@ class Log(gunicorn.glogging.Logger):  # type: ignore[misc] - gunicorn has no typ
 class Patient(socket.socket):
     """A connection on which a thread does not wait for ever: not for a client that does not read."""
 
-    def setblocking(self, flag: bool) -> None:  # noqa: FBT001 - a socket's signature
+    def setblocking(self, flag: bool) -> None:
         """Block, but not for ever; or do not block."""
         self.settimeout(PATIENCE if flag else 0.0)
 
@@ -202,7 +202,7 @@ class Patient(socket.socket):
             raise OSError(errno.ECONNRESET, "the client does not read its answer") from None
 
 
-class Connection(TConn):  # type: ignore[misc] - gunicorn has no types
+class Connection(TConn):  # type: ignore[misc]  # gunicorn has no types
     """A connection, and what the accepting thread is waiting for on it."""
 
     arrival: Arrival
@@ -212,7 +212,7 @@ class Connection(TConn):  # type: ignore[misc] - gunicorn has no types
     """Whether its last answer is sent."""
 
 
-class Worker(ThreadWorker):  # type: ignore[misc] - gunicorn has no types
+class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     """A process that serves: one thread that accepts, collects and parts; others that answer."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -347,7 +347,7 @@ class Worker(ThreadWorker):  # type: ignore[misc] - gunicorn has no types
             req.force_close()
         return super().handle_request(req, conn)
 
-    def _keepalive_after(self, conn: Connection, keepalive: bool) -> bool:  # noqa: FBT001 - gunicorn's
+    def _keepalive_after(self, conn: Connection, keepalive: bool) -> bool:
         return bool(conn.arrival.is_whole and super()._keepalive_after(conn, keepalive))
 
     # --- parting, in the accepting thread --------------------------------------------------------
@@ -406,7 +406,7 @@ class Worker(ThreadWorker):  # type: ignore[misc] - gunicorn has no types
             else:
                 self._refuse(connection, 408)
 
-    def murder_keepalived(self, force: bool = False) -> None:  # noqa: FBT001, FBT002 - gunicorn's signature
+    def murder_keepalived(self, force: bool = False) -> None:
         """Close those that wait, if told to; there are none but those of `murder_pending`."""
         if force:
             for connection in list(self._waiting):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resilience import ServiceError
-from resilience.http import ErrorResponse, code_for_status, error_response, request_id
+from resilience.http import code_for_status, error_response, request_id
 
 if TYPE_CHECKING:
     from examples.backend.api.standing import StandingHeaders
+    from resilience.http import ErrorResponse
 
 
 def refusal(status: int, standing: StandingHeaders) -> ErrorResponse:

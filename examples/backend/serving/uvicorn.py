@@ -85,7 +85,7 @@ async def serve_here(
     config = Config(
         create_app(backend),
         http=Protocol,
-        lifespan="off",  # what cannot start is said by us, and what is closed is closed after the last request
+        lifespan="off",  # we say what cannot start, and close when the last request has ended
         log_config=None,
         access_log=False,
         backlog=BACKLOG,
@@ -143,7 +143,7 @@ class Server(uvicorn.Server):
             async with asyncio.timeout(GRACE / 2):
                 await self._backend.hang_up()  # uvicorn waits for every connection, so this comes before
         left = max(0.0, begun_at + GRACE - time.monotonic())
-        self.config.timeout_graceful_shutdown = left  # type: ignore[assignment] - it takes a float
+        self.config.timeout_graceful_shutdown = left  # type: ignore[assignment]  # it takes a float
         await super().shutdown(sockets)
         if self.server_state.tasks:  # cancelled, and about to say so to their clients
             await asyncio.wait(self.server_state.tasks, timeout=CLOSING / 2)
@@ -164,7 +164,7 @@ class Protocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for a request."""
-        super().connection_made(transport)  # type: ignore[arg-type] - it is one for a stream
+        super().connection_made(transport)  # type: ignore[arg-type]  # a stream's
         self._await_head()
 
     def data_received(self, data: bytes) -> None:
