@@ -101,6 +101,7 @@ class Backend:
             "Password checking", threads=settings.hashing_threads, queue=settings.hashing_queue
         )
         self._files = kit.workers("The disk", threads=4, queue=1000)
+        self._mailing = kit.workers("The mail server", threads=1, queue=10)
         self._breakers: tuple[CircuitBreaker, ...] = ()
         self.retries: dict[str, Retries] = {}
         self._running: list[Any] = [self.janitor]
@@ -195,8 +196,8 @@ class Backend:
         await self.bringing.close()
         if self._breached is not None:
             await self._breached.close()
-        self._hashing.close()
-        self._files.close()
+        for workers in (self._hashing, self._files, self._mailing):
+            workers.close()
         await self.sessions.close()
         self.database.close()
         if self._board is not None:
@@ -216,8 +217,7 @@ class Backend:
         if not settings.smtp_host:
             return Outbox(settings.var / "outbox", self._files, settings.mail_from)
         retries, _ = self._guard("mail", unwell=(is_unwell, DeadlineExceeded), retry_on=is_unwell)
-        server = SMTPServer(settings, self.kit.workers("The mail server", threads=1, queue=10), retries)
-        queue = MailQueue(self.database, key, server)
+        queue = MailQueue(self.database, key, SMTPServer(settings, self._mailing, retries))
         self._running.append(self.kit.periodic(queue.deliver, DELIVER_EVERY, name="handing over mail"))
         return queue
 

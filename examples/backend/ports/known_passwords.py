@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx2
-from zxcvbn.frequency_lists import FREQUENCY_LISTS
+from zxcvbn.frequency_lists import FREQUENCY_LISTS  # type: ignore[import-untyped]  # it has no types
 
 from examples.backend.domain.passwords import SHORTEST
 from examples.backend.ports.passwords import normal
@@ -22,7 +22,7 @@ logger: Final = logging.getLogger("backend.accounts")
 PREFIX: Final = 5
 """Hexadecimal digits of the hash that are told to the service: some 1,000 leaked passwords share them."""
 WITHIN: Final = 1.5
-"""Seconds that somebody who chooses a password waits for the service at most, retries included."""
+"""Seconds."""
 LONGEST_ANSWER: Final = 1024 * 1024
 """Bytes; a padded answer has some 60,000."""
 
@@ -63,18 +63,20 @@ class BreachedPasswords:
     Args:
         client: Its base address is the API's; it asks for padding, so that an answer's length tells nothing.
         retries: How it is asked again, with the breaker that guards it.
+        within: Seconds that somebody who chooses a password waits at most, retries included.
     """
 
-    def __init__(self, client: Client, retries: Retries) -> None:
+    def __init__(self, client: Client, retries: Retries, within: float = WITHIN) -> None:
         self._client = client
         self._retries = retries
+        self._within = within
 
     async def has(self, password: str) -> bool:
         """Return whether `password` has leaked, as far as that can be found out now."""
         # SHA-1 is what the service speaks; nothing rests on its strength.
         digest = hashlib.sha1(normal(password).encode(), usedforsecurity=False).hexdigest().upper()
         try:
-            with deadline(WITHIN):
+            with deadline(self._within):
                 answer = await self._retries.execute(self._range, digest[:PREFIX])
         except (httpx2.HTTPError, ServiceError, UnicodeDecodeError) as error:
             logger.warning("a new password was not looked up among leaked ones: %s", type(error).__name__)

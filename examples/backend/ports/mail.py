@@ -9,6 +9,7 @@ answered; what stands here hands one message over, in one attempt.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import smtplib
 import ssl
@@ -94,22 +95,25 @@ class SMTPServer:
         with deadline(WITHIN):
             await self._retries.execute(self._attempt, message)
 
-    def close(self) -> None:
-        """Finish what has begun."""
-        self._workers.close()
-
     async def _attempt(self, message: EmailMessage) -> None:
         await self._workers.run(self._hand_over, message, min(SILENCE, remaining() or SILENCE))
 
     def _hand_over(self, message: EmailMessage, silence: float) -> None:
         settings = self._settings
-        connect = smtplib.SMTP_SSL if settings.smtp_security == "tls" else smtplib.SMTP
-        with connect(settings.smtp_host, settings.smtp_port, timeout=silence) as server:
+        with contextlib.closing(self._connect(silence)) as server:
             if settings.smtp_security == "starttls":
                 server.starttls(context=ssl.create_default_context())
             if settings.smtp_user:
                 server.login(settings.smtp_user, settings.smtp_password)
             server.send_message(message)
+            with contextlib.suppress(OSError):  # the server has the message: how it parts changes nothing
+                server.quit()
+
+    def _connect(self, silence: float) -> smtplib.SMTP:
+        host, port = self._settings.smtp_host, self._settings.smtp_port
+        if self._settings.smtp_security == "tls":
+            return smtplib.SMTP_SSL(host, port, timeout=silence, context=ssl.create_default_context())
+        return smtplib.SMTP(host, port, timeout=silence)
 
 
 def message_of(letter: Letter, sender: str) -> EmailMessage:
@@ -137,8 +141,6 @@ def is_final(error: Exception) -> bool:
 
     What it says of us, that our password is wrong, say, may be mended while the message waits.
     """
-    if isinstance(error, smtplib.SMTPNotSupportedError):
-        return True
     if isinstance(error, smtplib.SMTPRecipientsRefused | smtplib.SMTPDataError):
         return all(code in PERMANENT for code in _codes(error))
     return False
