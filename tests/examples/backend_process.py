@@ -131,6 +131,14 @@ class Running:
     def heal(self):
         assert self.provider.delete("/_control/faults").status_code == 200
 
+    def mend(self):
+        """Heal the provider, and have the breakers know."""
+        self.heal()
+        for breaker in self.monitoring("breakers")["breakers"]:
+            answer = httpx2.post(f"{self.url}/api/monitoring/breakers/{breaker['name']}/reset")
+            assert answer.status_code == 200, answer.text
+        wait_until(lambda: self.monitoring("health")["status"] == "pass")
+
     def asked_for(self, call_sid):
         """Return how often the provider was asked for a call and its recording, by kind."""
         return self.provider.get("/_control/subjects").json().get(call_sid, {})
@@ -140,9 +148,14 @@ class Running:
         messages = [file.read_text() for file in sorted((self.var / "outbox").glob("*.eml"))]
         return [message for message in messages if f"\nTo: {email}\n" in message]
 
-    def code_for(self, email):
-        """Return the last code that was sent to `email`."""
-        return re.search(r"^Your code is (\d{6})$", self.mail_to(email)[-1], re.MULTILINE)[1]
+    def code_for(self, email, number=1):
+        """Return the last code that was sent to `email`, once there are so many; mail takes a moment."""
+        codes = wait_until(lambda: self._codes_for(email)[number - 1 :])
+        return codes[-1]
+
+    def _codes_for(self, email):
+        found = (re.search(r"^Your code is (\d{6})$", mail, re.MULTILINE) for mail in self.mail_to(email))
+        return [code[1] for code in found if code]
 
     def stop(self):
         """Ask the backend to end; return its exit code and how long it took."""
@@ -156,23 +169,42 @@ class Running:
 
 
 @contextlib.contextmanager
-def logged_in(server, email=None, **registration):
+def logged_in(server, email=None, password=PASSWORD, **registration):
     """Open an account, prove its address and log in; yield a client that is logged in.
 
-    It has the token and the account's email address as attributes.
+    It has the token and the account's email address as attributes. Whoever brings an `invitation` joins its
+    tenant, and has no address to prove.
     """
     email = email or fresh_email()
-    account = {"email": email, "password": PASSWORD}
+    account = {"email": email, "password": password}
     with server.client() as client:
         opened = client.post("/api/auth/register", json={**account, **registration})
         assert opened.status_code == 202, opened.text
-        code = {"email": email, "code": server.code_for(email)}
-        assert client.post("/api/auth/verify-email", json=code).status_code == 200
-        answer = client.post("/api/auth/login", json=account)
-        assert answer.status_code == 200, answer.text
-        client.cookies.clear()  # as a program, it sends its token itself
-        client.email, client.token = email, answer.json()["token"]
-        client.headers["Authorization"] = f"Bearer {client.token}"
+        if "invitation" not in registration:
+            code = {"email": email, "code": server.code_for(email)}
+            assert client.post("/api/auth/verify-email", json=code).status_code == 200
+        log_in(client, email, password)
+        yield client
+
+
+def log_in(client, email, password=PASSWORD):
+    """Log a client in; as a program, it sends its token itself."""
+    answer = login(client, email, password)
+    assert answer.status_code == 200, answer.text
+    client.cookies.clear()
+    client.email, client.token = email, answer.json()["token"]
+    client.headers["Authorization"] = f"Bearer {client.token}"
+
+
+@contextlib.contextmanager
+def invited(server, administrator, role="member"):
+    """Have an administrator invite somebody, who accepts and logs in; yield that client."""
+    email = fresh_email()
+    asked = administrator.post("/api/tenant/invitations", json={"email": email, "role": role})
+    assert asked.status_code == 202, asked.text
+    [mail] = wait_until(lambda: server.mail_to(email))
+    invitation = re.search(r"^    (\S+)$", mail, re.MULTILINE)[1]
+    with logged_in(server, email, invitation=invitation) as client:
         yield client
 
 

@@ -8,6 +8,13 @@ import pytest
 
 from tests.examples.backend_process import SHELLS, Running, logged_in
 
+KINDS = {
+    "": {},
+    "real": {"workers": 2, "real": True},
+    "https": {"public_url": "https://backend.example.com"},
+}
+"""What follows the shell's name, and how such a backend is started."""
+
 
 @pytest.fixture(scope="session")
 def backends(tmp_path_factory):
@@ -17,12 +24,9 @@ def backends(tmp_path_factory):
 
         def backend(kind):
             if kind not in running:
-                app, _, real = kind.partition("-")
+                app, _, way = kind.partition("-")
                 var = tmp_path_factory.mktemp(kind) / "var"
-                workers = 2 if real else 1
-                server = Running(
-                    var, app, workers, real=bool(real), telephony_recovery=0.3, sockets_interval=1.0
-                )
+                server = Running(var, app, telephony_recovery=0.3, **KINDS[way])
                 running[kind] = stack.enter_context(server)
             return running[kind]
 

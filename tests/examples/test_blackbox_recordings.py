@@ -59,13 +59,15 @@ def test_a_provider_that_is_down_opens_the_breaker_which_recovers(server, user):
 @everywhere
 def test_a_recording_that_is_not_ready_is_accepted_for_later(server, user):
     sid = fresh_sid()
-    server.provider.put(f"/_control/calls/{sid}", json={"RecordingUrl": None, "Status": "in-progress"})
+    call = f"/_control/calls/{sid}"
+    nothing = {"RecordingUrl": None, "PreSignedRecordingUrl": None}
+    server.provider.put(call, json={**nothing, "Status": "in-progress"})
     answer = user.get(f"/api/recordings/{sid}")
     assert answer.status_code == 202
     assert answer.json()["status"] == "processing"
     assert int(answer.headers["Retry-After"]) >= 1
     url = f"{server.provider_url}/recordings/{sid}.wav"
-    server.provider.put(f"/_control/calls/{sid}", json={"RecordingUrl": url, "Status": "completed"})
+    server.provider.put(call, json={**nothing, "RecordingUrl": url, "Status": "completed"})
     assert user.get(f"/api/recordings/{sid}").status_code == 200
 
 
