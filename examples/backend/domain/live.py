@@ -294,8 +294,8 @@ class Subscription:
         if self._missed and self._mailbox.ending is None:
             return self._missed.popleft()
         event = self._mailbox.take()
-        while event is not None and event.id in self._told:
-            event = self._mailbox.take()
+        while event is not None and (event.id <= self.begins_at or event.id in self._told):
+            event = self._mailbox.take()  # told already, perhaps by a process that was ahead of this one
         return event
 
     def close(self) -> None:
