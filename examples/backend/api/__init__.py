@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from examples.backend.api import accounts, live, monitoring, recordings, tenants, webhooks
+from examples.backend.api import accounts, description, live, monitoring, recordings, tenants, webhooks
 
 if TYPE_CHECKING:
     from examples.backend.api.http import Route
@@ -16,6 +16,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *webhooks.ROUTES,
     *live.ROUTES,
     *monitoring.ROUTES,
+    *description.ROUTES,
 )
 """Every route of the backend but the WebSocket, which is no request and reply."""
 

@@ -141,6 +141,8 @@ class Route:
     raw: bool = False
     """Whether the handler reads the body by itself."""
     query: type[BaseModel] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Headers of its own that it reads, and what they say; for the API's description."""
     status: int = 200
     """When all goes well."""
     answers: Mapping[int, type[BaseModel] | str | None] = field(default_factory=dict)

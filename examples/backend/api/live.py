@@ -201,6 +201,7 @@ ROUTES: Final = (
         method="GET",
         path="/api/live/events",
         handler=live_events,
+        headers={"Last-Event-ID": "Up to where the client has heard; browsers send it by themselves."},
         answers={200: "text/event-stream"},
         errors=(429, 503),
     ),

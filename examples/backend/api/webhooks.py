@@ -53,11 +53,18 @@ async def take_signed(backend: Backend, request: Request) -> Reply:
     return Reply(content=ACCEPTED)
 
 
+SIGNATURE: Final = {
+    "webhook-id": "Names the delivery; its repetitions have the same.",
+    "webhook-timestamp": "When it was signed, in Unix seconds.",
+    "webhook-signature": "`v1,` and the signature of id, timestamp and body (Standard Webhooks).",
+}
+
 ROUTES: Final = (
     Route(method="POST", path="/api/webhooks/{secret}/telephony", handler=take_callback,
           access=Access.ANYBODY, admit=admit_callback, limited=False, body=StatusCallback, form=True,
           answers={200: Accepted}, errors=(404, 429)),
     Route(method="POST", path="/api/webhooks/{secret}/signed", handler=take_signed,
           access=Access.ANYBODY, admit=admit_signed, limited=False, body=SignedEvent, raw=True,
+          headers=SIGNATURE,
           answers={200: Accepted}, errors=(401, 404, 429)),
 )  # fmt: skip
