@@ -155,18 +155,18 @@ def come_back(pending: NotReady) -> Reply:
 
 SOUND: Final[dict[int, type[BaseModel] | str | None]] = {200: "audio/*", 202: NotReadyBody, 206: "audio/*"}
 FETCHING: Final = (404, 502, 503, 504)
-RANGE: Final = {"Range": "Which part of the sound, as players ask: `bytes=0-1023`."}
+PLAYERS_ASK: Final = {"Range": "Which part of the sound, as players ask: `bytes=0-1023`."}
 ROUTES: Final = (
     Route(method="GET", path="/api/recordings", handler=list_recordings, query=RecordingSearch,
           answers={200: CallPage}, errors=(400,)),
     Route(method="GET", path="/api/recordings/{call_sid}", handler=show_recording, patterns=CALL_SID,
           answers={200: RecordingBody, 202: NotReadyBody}, errors=FETCHING),
     Route(method="GET", path="/api/recordings/{call_sid}/sound", handler=play_recording, patterns=CALL_SID,
-          headers=RANGE, answers=SOUND, errors=(*FETCHING, 416)),
+          headers=PLAYERS_ASK, answers=SOUND, errors=(*FETCHING, 416)),
     Route(method="POST", path="/api/recordings/{call_sid}/download-url", handler=make_download_url,
           patterns=CALL_SID, answers={200: DownloadUrl}, errors=(404,)),
     Route(method="GET", path="/api/recordings/{call_sid}/download", handler=download_recording,
-          access=Access.ANYBODY, patterns=CALL_SID, query=Ticketed, headers=RANGE,
+          access=Access.ANYBODY, patterns=CALL_SID, query=Ticketed, headers=PLAYERS_ASK,
           answers={200: "audio/*", 206: "audio/*"}, errors=(401, 404, 416, 502, 503)),
     Route(method="DELETE", path="/api/recordings/{call_sid}", handler=delete_recording, patterns=CALL_SID,
           status=NO_CONTENT, answers={204: None}, errors=(404,)),
