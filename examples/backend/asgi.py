@@ -17,7 +17,7 @@ from examples.backend.api.dispatch import answer_at
 from examples.backend.api.http import Incoming, body_of
 from examples.backend.api.standing import StandingHeaders
 from examples.backend.serving.websocket_asgi import live_socket
-from resilience import service_unavailable_error
+from resilience import ErrorCode, ServiceError, service_unavailable_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +36,7 @@ def create_app(backend: Backend) -> ASGIApp:
     for path, routes in PATHS.items():
         app.router.routes.append(Route(path, Endpoint(backend, routes)))
     app.router.routes.append(WebSocketRoute("/api/live", live_socket(backend)))
+    app.router.default = nowhere
     answering = ResilienceMiddleware(
         Interruptible(app, backend),
         development=settings.environment == "development",
@@ -57,6 +58,11 @@ class Endpoint:
         request = Request(scope, receive)
         reply = await answer_at(self._backend, self._routes, incoming_of(request))
         await response_of(reply)(scope, receive, send)
+
+
+async def nowhere(_scope: Scope, _receive: Receive, _send: Send) -> None:
+    """Answer a request to a path that nobody has."""
+    raise ServiceError(code=ErrorCode.NOT_FOUND)
 
 
 def incoming_of(request: Request) -> Incoming:

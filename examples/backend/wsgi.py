@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import flask
+from werkzeug.exceptions import NotFound
 from werkzeug.routing import Rule
 
 from examples.adapters.wsgi import ResilienceMiddleware
@@ -17,6 +18,7 @@ from examples.backend.api.http import PARAMETER, Incoming, body_of
 from examples.backend.api.standing import StandingHeaders
 from examples.backend.kit import drive
 from examples.backend.serving.websocket_wsgi import SocketResponse
+from resilience import ErrorCode, ServiceError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
@@ -38,6 +40,7 @@ def create_app(backend: Backend) -> WSGIApp:
         app.url_map.add(Rule(PARAMETER.sub(r"<\1>", path), endpoint=path))
         app.view_functions[path] = endpoint(backend, routes)
     app.add_url_rule("/api/live", "live_socket", live_socket(backend), websocket=True)
+    app.register_error_handler(NotFound, nowhere)
     answering = ResilienceMiddleware(
         app,
         development=settings.environment == "development",
@@ -65,6 +68,11 @@ def live_socket(backend: Backend) -> Callable[[], SocketResponse]:
     return opened
 
 
+def nowhere(_error: NotFound) -> flask.Response:
+    """Answer a request to a path that nobody has."""
+    raise ServiceError(code=ErrorCode.NOT_FOUND)
+
+
 def incoming_of(request: flask.Request, parameters: dict[str, str]) -> Incoming:
     """Return a request of Flask's as ours."""
 
@@ -72,7 +80,7 @@ def incoming_of(request: flask.Request, parameters: dict[str, str]) -> Incoming:
         return request.get_data(cache=False)
 
     return Incoming(
-        method=request.method,
+        method=request.environ["REQUEST_METHOD"],  # werkzeug would have it in capitals
         path=request.environ["PATH_INFO"].encode("latin-1").decode("utf-8", "replace"),  # as it was sent
         parameters=parameters,
         query=request.query_string.decode("latin-1"),

@@ -38,6 +38,8 @@ async def answer_at(backend: Backend, routes: Mapping[str, Route], incoming: Inc
     Raises:
         ServiceError: Whatever is wrong with the request, or with us.
     """
+    if next(iter(routes.values())).path.format_map(incoming.parameters) != incoming.path:
+        raise ServiceError(code=ErrorCode.NOT_FOUND)  # a router let a line's end or a second slash through
     route = routes.get("GET" if incoming.method == "HEAD" else incoming.method)
     if route is None:  # the adapter writes the body
         methods = {*routes, "HEAD"} if "GET" in routes else {*routes}
@@ -122,9 +124,6 @@ def refuse_other_sites(backend: Backend, incoming: Incoming) -> None:
 
 
 def _check_parameters(route: Route, incoming: Incoming) -> None:
-    """Refuse what a framework's router lets through: a line's end behind the path, and odd parameters."""
-    if route.path.format_map(incoming.parameters) != incoming.path:
-        raise ServiceError(code=ErrorCode.NOT_FOUND)
     for name, pattern in route.patterns.items():
         if not re.fullmatch(pattern, incoming.parameters[name], re.ASCII):
             raise ServiceError(code=ErrorCode.NOT_FOUND)
