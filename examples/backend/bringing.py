@@ -38,7 +38,7 @@ UNWELL: Final = (is_transient, DeadlineExceeded)
 """What tells that a dependency is unwell; a wrong password of ours, say, does not."""
 MOST_HOSTS: Final = 100
 """Hosts of recordings that have a breaker of their own."""
-FINISHING: Final = 10.0
+FINISHING: Final = 5.0
 """Seconds that a lease outlasts two deadlines: of the work, and of a last request that was begun in time."""
 LAST_MOMENTS: Final = 1.0
 """Seconds that workers get to finish at the end; what takes longer is handed back."""
@@ -95,7 +95,7 @@ class Bringing:
 
         self._waiting = kit.workers("The object store", threads=settings.recording_workers + 4, queue=1000)
         storage_retries, _ = guard("object-store", unwell=(is_unwell, DeadlineExceeded), retry_on=is_unwell)
-        self._lockout = lockout_breaker(shared=board)
+        self._lockout = lockout_breaker(settings.storage_lockout, shared=board)
         objects = Objects(store_of(settings, within), self._waiting, storage_retries, self._lockout)
 
         bringer = Bringer(

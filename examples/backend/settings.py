@@ -60,6 +60,8 @@ class Settings:
     storage_region: str = "us-east-1"
     storage_key: str = ""
     storage_secret: str = ""
+    storage_lockout: float = 300.0
+    """How long the store is left alone once it has locked us out."""
     smtp_host: str = ""
     """Where mail is handed over. Left empty, it is written to a folder."""
     smtp_port: int = 25

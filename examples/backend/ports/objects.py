@@ -7,8 +7,8 @@ request. After it, one more asks whether all arrived.
 What an S3 store answers is told apart by its code, which obstore has in its messages only:
 
 - It is unwell (`SlowDown`, `InternalError`, no answer …): tried again, within the budget.
-- `AuthenticationLockout`: it locks out whoever goes on asking. A breaker of its own opens at the first one,
-  for five minutes.
+- `AuthenticationLockout`: it locks out whoever goes on asking, for some five minutes. A breaker of its own
+  opens at the first one, for as long.
 - `RequestTimeTooSkewed`: this machine's clock is wrong. No retry mends that; the log says what does.
 """
 
@@ -24,7 +24,7 @@ from obstore.exceptions import BaseError
 from obstore.store import LocalStore, S3Store
 
 from examples.backend.domain.bringing import UNUSABLE
-from resilience import CircuitBreaker, ServiceError, not_found_error, service_unavailable_error
+from resilience import CircuitBreaker, ErrorCode, ServiceError, not_found_error, service_unavailable_error
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -41,8 +41,6 @@ logger: Final = logging.getLogger("backend.objects")
 
 PIECE: Final = 8 * 1024 * 1024
 """Bytes. What is longer is put in several pieces: one that fails costs less, and memory stays small."""
-LOCKOUT: Final = 300.0
-"""Seconds for which a store locks out whoever has failed to log in too often."""
 SHORTEST_WAIT: Final = 1.0
 """Seconds after which it is worth asking a store again that is unwell."""
 CODE: Final = re.compile(r"<Code>(\w+)</Code>")
@@ -60,16 +58,19 @@ class StoreUnwellError(Exception):
 class LockedOutError(ServiceError):
     """The store locks us out for a while."""
 
+    def __init__(self) -> None:
+        super().__init__(code=ErrorCode.SERVICE_UNAVAILABLE)
+
 
 def is_unwell(error: BaseException) -> bool:
     """Return whether an error says that the store is unwell, so that it is worth trying again."""
     return isinstance(error, StoreUnwellError)
 
 
-def lockout_breaker(**options: Any) -> CircuitBreaker:
+def lockout_breaker(seconds: float, **options: Any) -> CircuitBreaker:
     """Return what keeps everybody from a store that has locked us out, and lets one ask when that is over."""
     return CircuitBreaker(
-        1, LOCKOUT, name="object-store-lockout", probes=1, record_on=LockedOutError, **options
+        1, seconds, name="object-store-lockout", probes=1, record_on=LockedOutError, **options
     )
 
 
@@ -213,8 +214,7 @@ def _told(error: Exception) -> Exception:
     code, status = CODE.search(text), STATUS.search(text)
     name = code[1] if code else ""
     if name == LOCKED_OUT:
-        locked_out = service_unavailable_error("The object store", LOCKOUT)
-        return LockedOutError(locked_out.message, locked_out.code, retry_after=LOCKOUT)
+        return LockedOutError()
     if name == SKEWED:
         logger.error("the object store refuses us because this machine's clock is wrong: mend the clock")
     elif name in TRANSIENT_CODES or status is None or status[1] == "429" or status[1].startswith("5"):
