@@ -238,7 +238,9 @@ class Recordings:
             ServiceError: It is not (404).
         """
         entry = await self._find(call_sid, tenant)
-        if entry is None or entry.recording is None:
+        if entry is None:
+            raise not_found_error("Call")  # in the words that are used for another tenant's
+        if entry.recording is None:
             raise not_found_error("Recording")
         return entry.recording
 
