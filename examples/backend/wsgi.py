@@ -95,7 +95,7 @@ def response_of(reply: Reply) -> flask.Response:
     """Return our reply as a response of Flask's."""
     content: Any = reply.content
     body = pieces_of(content) if hasattr(content, "__aiter__") else body_of(content)
-    response = flask.Response(body, reply.status, reply.headers, mimetype=reply.media_type)
+    response = flask.Response(body, reply.status, reply.headers, content_type=reply.media_type)
     for cookie in reply.cookies:
         response.headers.add("Set-Cookie", cookie)
     return response
