@@ -18,11 +18,13 @@ import dataclasses
 import errno
 import logging
 import os
+import secrets
 import signal
 import socket
 import sys
 from typing import TYPE_CHECKING, Final
 
+from examples.backend.domain.accounts import DEMO
 from examples.backend.fakes.process import started
 from examples.backend.serving.lifetime import NotStartedError
 from examples.backend.settings import Settings
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 BACKLOG: Final = 2048
 """Connections that may wait to be accepted."""
+PASSWORD_BYTES: Final = 12
+"""Of chance, in the password of the account that a newcomer finds ready."""
 CURL: Final = "curl -sw '\\n'"
 """How one asks from a terminal: without a progress bar, and with a line's end after each answer."""
 
@@ -92,7 +96,9 @@ def run(options: Namespace, stack: contextlib.ExitStack) -> None:
                 "--token", settings.telephony_token,
             )
         )  # fmt: skip
-        settings = dataclasses.replace(settings, telephony_url=provider)
+        password = settings.demo_password or secrets.token_urlsafe(PASSWORD_BYTES)
+        settings = dataclasses.replace(settings, telephony_url=provider, demo_password=password)
+        greeting += demo_to_try(address, settings.var, password)
         greeting += faults_to_try(address, settings.var, provider)
     print(f"{greeting}\nCtrl-C ends it.\n", flush=True)  # noqa: T201 - what a newcomer sees
     serve(options.app, settings, listener, options.workers)
@@ -152,8 +158,18 @@ Guess a password seven times, and be refused:
 """
 
 
+def demo_to_try(address: str, var: Path, password: str) -> str:
+    """Return how one logs in without opening an account; the password holds until the next start."""
+    body = f'{{"email": "{DEMO}", "password": "{password}"}}'
+    return f"""
+Or log in at once as {DEMO}, with the password {password}
+
+    {CURL} -H 'Content-Type: application/json' {address}/api/auth/login -c {var}/cookies -d '{body}'
+"""
+
+
 def faults_to_try(address: str, var: Path, provider: str) -> str:
-    """Return what one may want to do to the fake provider, logged in as `accounts_to_try` says."""
+    """Return what one may want to do to the fake provider, logged in by one of the ways above."""
     recordings = f"-b {var}/cookies {address}/api/recordings"
     sid = "c0ffee0000000000000000000000000"
     return f"""
