@@ -16,7 +16,7 @@ from typing import Final
 HEAD_END: Final = b"\r\n\r\n"
 LINE_END: Final = b"\r\n"
 LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*\r\n", re.IGNORECASE)
-CHUNKED: Final = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
+CODING: Final = re.compile(rb"\r\ntransfer-encoding:[ \t]*([^\r\n]*?)[ \t]*\r\n", re.IGNORECASE)
 EXPECT: Final = re.compile(rb"\r\nexpect:[ \t]*100-continue[ \t]*(?=\r\n)", re.IGNORECASE)
 CHUNK_SIZE: Final = re.compile(rb"([0-9a-fA-F]{1,16})[ \t]*(?:;.*)?")
 LONGEST_CHUNK_LINE: Final = 256
@@ -84,12 +84,16 @@ class Arrival:
         head = bytes(self.bytes[: end + len(LINE_END)])
         self._body_at = self._scanned = end + len(HEAD_END)
         length = LENGTH.search(head)
-        self._is_chunked = CHUNKED.search(head) is not None
-        if length is None and not self._is_chunked:
-            self._ends_at = self._body_at
-        elif length is not None and int(length[1]) > self._largest_body:
+        coding = CODING.search(head)
+        if coding is not None and (length is not None or coding[1].lower() != b"chunked"):
             self._give_up()
-        elif length is not None and not self._is_chunked:
+        elif coding is not None:
+            self._is_chunked = True
+        elif length is None:
+            self._ends_at = self._body_at
+        elif int(length[1]) > self._largest_body:
+            self._give_up()
+        else:
             self._ends_at = self._body_at + int(length[1])
         expectation = EXPECT.search(head)
         if expectation is None or self._ends_at == self._body_at:
