@@ -31,7 +31,7 @@ $(VENV)/%.stamp: pyproject.toml $(VENV)/made.stamp
 	@touch $@
 
 run: $(VENV)/run.stamp            ## start the example backend and say what to try
-	$(PY) -m examples.backend --port $(PORT)
+	$(PY) -m examples.backend --app $(APP) --port $(PORT)
 
 run-real: $(VENV)/real.stamp      ## the same on PostgreSQL, Redis, an S3 and a mail server, with 2 workers
 	$(PY) -m examples.backend --real --app $(APP) --workers 2 --port $(PORT)
