@@ -157,6 +157,15 @@ def test_an_answer_that_is_lost_brings_the_message_twice_with_one_id(kit, settin
     assert [message["Message-ID"] for message in arrived(outbox)] == ["<5e55@example.com>"] * 2
 
 
+def test_how_a_server_parts_does_not_matter(kit, settings, outbox, monkeypatch):
+    def parts_badly(_connection):
+        raise smtplib.SMTPServerDisconnected
+
+    monkeypatch.setattr(smtplib.SMTP, "quit", parts_badly)
+    assert handed_over(kit, settings)[0] is None
+    assert len(arrived(outbox)) == 1
+
+
 def test_a_server_that_is_down_opens_its_breaker(kit, settings):
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         port = nobody.getsockname()[1]
@@ -309,25 +318,29 @@ def test_what_a_postman_took_who_died_is_taken_by_another_one(database, clock):
     assert [letter for letter, _ in server.taken] == [CODE]
 
 
-async def test_two_postmen_take_each_message_once(database, clock):
+async def test_many_postmen_take_each_message_once(database, clock, monkeypatch):
+    monkeypatch.setattr(mail_queue.MailQueue, "_is_due", seems_due)
     url = database.engine.url.render_as_string(hide_password=False)
-    parallel = Database(url, OnThreads("The database", threads=4, queue=100))
-    queues = [queue_of(parallel, clock) for _ in range(2)]
-    for number in range(20):
+    parallel = Database(url, OnThreads("The database", threads=8, queue=100))
+    queues = [queue_of(parallel, clock) for _ in range(8)]
+    for number in range(30):
         await queues[0][0].send(CODE._replace(text=str(number)))
     for _ in range(5):  # what one is just taking, another one leaves alone, and may go home
         await asyncio.gather(*(queue.deliver() for queue, _ in queues))
     taken = list(itertools.chain(*(server.taken for _, server in queues)))
-    assert sorted(int(letter.text) for letter, _ in taken) == list(range(20))
+    assert sorted(int(letter.text) for letter, _ in taken) == list(range(30))
     parallel.close()
 
 
-def test_a_postman_who_is_too_late_to_take_the_last_message_goes_home(database, clock, monkeypatch):
-    queue, server = queue_of(database, clock)
+async def seems_due(_queue, _now):
+    return True
 
-    async def seems_due(self, now):
-        return True
 
+def test_a_postman_who_comes_too_late_for_the_last_message_goes_home(database, clock, monkeypatch):
+    queue, server = queue_of(database, clock, KeyboardInterrupt())
+    drive(queue.send(CODE))
+    with pytest.raises(KeyboardInterrupt):
+        drive(queue.deliver())  # it is taken, and not delivered yet
     monkeypatch.setattr(mail_queue.MailQueue, "_is_due", seems_due)
     drive(queue.deliver())
     assert server.taken == []

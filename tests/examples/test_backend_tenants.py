@@ -122,6 +122,7 @@ def test_asvs_8_2_2_another_tenants_users_are_not_found(house, ada, bob, eve):
         errors = [refused(switch(eve, user_id)) for user_id in (bob.user.id, "0" * 32)]
         assert {(error.status, error.message) for error in errors} == {(404, "User not found")}
     assert not drive(house.users.by_id(bob.user.id)).disabled
+    assert drive(house.tenants.user_of(eve.user.tenant_id, bob.user.id)) is None
 
 
 def test_invitations_are_answered_alike_whoever_they_are_for(house, ada, eve):
