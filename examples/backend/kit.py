@@ -73,6 +73,18 @@ class Retries(Protocol):
         ...
 
 
+class Running(Protocol):
+    """What runs by itself; both methods go through `settled`, since the asynchronous twin's are awaited."""
+
+    def start(self) -> object:
+        """Begin."""
+        ...
+
+    def stop(self, *, timeout: float = ...) -> object:
+        """End, and wait so many seconds for what is being done."""
+        ...
+
+
 class Kit(Protocol):
     """What both kits offer."""
 
@@ -84,7 +96,9 @@ class Kit(Protocol):
         """Return a retry manager with these options."""
         ...
 
-    def limiter(self, quota: str, *, name: str, store: Store, **options: Any) -> Any:
+    def limiter(
+        self, quota: str, *, name: str, store: Store, **options: Any
+    ) -> RateLimiter | AsyncRateLimiter:
         """Return a rate limiter."""
         ...
 
@@ -104,7 +118,7 @@ class Kit(Protocol):
         """Return a session store on PostgreSQL; its methods are awaited."""
         ...
 
-    def janitor(self, sessions: Any, **options: Any) -> Any:
+    def janitor(self, sessions: Any, **options: Any) -> SessionJanitor | AsyncSessionJanitor:
         """Return a janitor for such a store; `settled` starts and stops it."""
         ...
 
@@ -116,7 +130,7 @@ class Kit(Protocol):
         """Return what lets those who ask for the same at the same time share one piece of work."""
         ...
 
-    def mailbox(self) -> Any:
+    def mailbox(self) -> TaskMailbox | ThreadMailbox:
         """Return a mailbox for a connection that this request keeps open; its `wait` is awaited."""
         ...
 
@@ -128,11 +142,11 @@ class Kit(Protocol):
         """Close all sockets, saying that the service restarts."""
         ...
 
-    def periodic(self, job: Job, interval: float, *, name: str) -> Any:
+    def periodic(self, job: Job, interval: float, *, name: str) -> Running:
         """Return what does `job` again and again; `settled` starts and stops it."""
         ...
 
-    def crew(self, job: Finding, *, size: int, pause: float, name: str) -> Any:
+    def crew(self, job: Finding, *, size: int, pause: float, name: str) -> TaskCrew | ThreadCrew:
         """Return a few that do `job` side by side as long as there is work; `settled` starts and stops it."""
         ...
 
@@ -298,13 +312,14 @@ def drive(coroutine: Coroutine[Any, Any, T]) -> T:
         42
     """
     try:
-        coroutine.send(None)
+        awaited = coroutine.send(None)
     except StopIteration as returned:
         result: T = returned.value
         return result
     try:
+        name = getattr(coroutine, "__qualname__", repr(coroutine))
         raise RuntimeError(
-            f"{coroutine!r} suspended outside of an event loop: one of its ports does not block"
+            f"{name} suspended outside of an event loop, on {awaited!r}: one of its ports does not block"
         )
     finally:
         coroutine.close()

@@ -9,21 +9,27 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
-from resilience import remaining
+from resilience import DeadlineExceeded, remaining
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
 T = TypeVar("T")
 
+TIME_IS_UP: Final = "the time was up while the same was being done for somebody else"
+
 
 class Flights(Protocol[T]):
     """Lets those who ask for the same at the same time share one piece of work."""
 
     async def share(self, key: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Return what `work()` returns, or what the flight of this key under way does; likewise raise."""
+        """Return what `work()` returns, or what the flight of this key under way does; likewise raise.
+
+        Raises:
+            DeadlineExceeded: The caller's time was up before.
+        """
         ...
 
 
@@ -36,13 +42,21 @@ class SharedByTasks(Generic[T]):
     async def share(self, key: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Return what `work()` returns, or what the flight of this key under way does; likewise raise.
 
-        A cancelled caller leaves at once, and the flight goes on for the others.
+        A cancelled caller leaves at once, and so does one whose deadline is over; the flight goes on for the
+        others.
         """
         flight = self._under_way.get(key)
         if flight is None:
             flight = self._under_way[key] = asyncio.create_task(work())
             flight.add_done_callback(lambda done: self._land(key, done))
-        return await asyncio.shield(flight)
+        patience = asyncio.timeout(remaining())
+        try:
+            async with patience:
+                return await asyncio.shield(flight)
+        except TimeoutError:
+            if patience.expired():
+                raise DeadlineExceeded(TIME_IS_UP) from None
+            raise  # the flight's own
 
     def _land(self, key: str, flight: asyncio.Task[T]) -> None:
         del self._under_way[key]
@@ -68,7 +82,12 @@ class SharedByThreads(Generic[T]):
             if flight is None:
                 flight = self._under_way[key] = Future()
         if not begins:
-            return flight.result(remaining())
+            try:
+                return flight.result(remaining())
+            except TimeoutError:
+                if not flight.done():
+                    raise DeadlineExceeded(TIME_IS_UP) from None
+                raise  # the flight's own
         try:
             outcome = await work()
         except BaseException as error:
