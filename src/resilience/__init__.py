@@ -12,14 +12,18 @@ Rate limits:
     asked together, all or none, by `acquire_all`, `require_all` and `reserve_all`; `acquire_all_async`,
     `require_all_async` and `reserve_all_async` are their twins. `fold` makes one key of a name's spellings.
 
+Overload:
+    `Bulkhead` and `AsyncBulkhead` let at most so many calls run at a time. `criticality` says how much
+    the work inside a block matters, `Criticality` has the levels, and `current_criticality` tells which holds.
+
 Deadlines:
     `deadline` sets the instant by which a whole call must end, and `remaining` says how far off it is.
 
 Errors:
     `ServiceError` with its `ErrorCode`, and what the policies raise: `CircuitOpenError`, `RateLimitedError`,
-    `StoreUnavailable`, `DeadlineExceeded`. Helpers make the usual ones: `validation_error`,
-    `authentication_error`, `authorization_error`, `not_found_error`, `conflict_error`, `rate_limit_error`,
-    `service_unavailable_error`; `throw_error` raises one.
+    `BulkheadFullError`, `OverloadedError`, `StoreUnavailable`, `DeadlineExceeded`. Helpers make the usual
+    ones: `validation_error`, `authentication_error`, `authorization_error`, `not_found_error`,
+    `conflict_error`, `rate_limit_error`, `service_unavailable_error`; `throw_error` raises one.
 
 Clean-up:
     `SessionJanitor` and `AsyncSessionJanitor` end what has expired.
@@ -33,11 +37,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from resilience.criticality import Criticality, criticality, current_criticality
 from resilience.deadline import deadline, remaining
 from resilience.errors import (
+    BulkheadFullError,
     CircuitOpenError,
     DeadlineExceeded,
     ErrorCode,
+    OverloadedError,
     RateLimitedError,
     ServiceError,
     authentication_error,
@@ -52,6 +59,7 @@ from resilience.errors import (
 
 if TYPE_CHECKING:
     from resilience.breaker import BreakerRegistry, CircuitBreaker
+    from resilience.bulkhead import AsyncBulkhead, Bulkhead
     from resilience.janitor import AsyncSessionJanitor, SessionJanitor
     from resilience.limiter import (
         AsyncRateLimiter,
@@ -71,15 +79,20 @@ if TYPE_CHECKING:
     from resilience.transient import classify, is_transient
 
 __all__ = [
+    "AsyncBulkhead",
     "AsyncRateLimiter",
     "AsyncRetryManager",
     "AsyncSessionJanitor",
     "BreakerRegistry",
+    "Bulkhead",
+    "BulkheadFullError",
     "CircuitBreaker",
     "CircuitOpenError",
+    "Criticality",
     "DeadlineExceeded",
     "Decision",
     "ErrorCode",
+    "OverloadedError",
     "Quota",
     "RateLimitedError",
     "RateLimiter",
@@ -94,6 +107,8 @@ __all__ = [
     "authorization_error",
     "classify",
     "conflict_error",
+    "criticality",
+    "current_criticality",
     "deadline",
     "fold",
     "is_transient",
@@ -111,10 +126,12 @@ __all__ = [
 ]
 
 _LOADED_WHEN_ASKED_FOR = {
+    "AsyncBulkhead": "bulkhead",
     "AsyncRateLimiter": "limiter",
     "AsyncRetryManager": "retry",
     "AsyncSessionJanitor": "janitor",
     "BreakerRegistry": "breaker",
+    "Bulkhead": "bulkhead",
     "CircuitBreaker": "breaker",
     "Decision": "limiter",
     "Quota": "limiter",

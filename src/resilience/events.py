@@ -88,6 +88,24 @@ class RateLimited(NamedTuple):
     """Seconds until the call would be let through; None if never."""
 
 
+class CallRefused(NamedTuple):
+    """A policy that protects from overload refused a call, which was not begun."""
+
+    policy: str
+    """`"bulkhead"`, `"adaptive limit"`, `"adaptive throttle"` or `"load shedder"`."""
+    name: str
+    reason: str
+    """Why, such as `"the queue is full"`."""
+
+
+class AdaptiveLimitChanged(NamedTuple):
+    """An adaptive limit lets more calls run at a time, or fewer."""
+
+    name: str
+    before: int
+    after: int
+
+
 class StoreOutage(NamedTuple):
     """A limiter was asked while its store was away, and did what its `on_outage` says."""
 

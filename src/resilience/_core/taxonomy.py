@@ -108,8 +108,10 @@ TYPES: Final[dict[str, dict[str, Rule]]] = {
     },
     "resilience": {
         "ServiceError": Rule.SERVICE_ERROR,
+        "BulkheadFullError": Rule.NEVER,
         "CircuitOpenError": Rule.NEVER,
         "DeadlineExceeded": Rule.NEVER,
+        "OverloadedError": Rule.NEVER,
         "RateLimitedError": Rule.RATE_LIMITED,
     },
     "socket": {

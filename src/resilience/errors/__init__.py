@@ -5,6 +5,8 @@ responses, and `resilience.http.parse_error` turns such a response back into the
 
     ServiceError (Exception)
     ├── CircuitOpenError      the breaker rejected the call              503
+    ├── BulkheadFullError     the bulkhead had no place for the call     503
+    ├── OverloadedError       the call would have added to an overload   503
     ├── RateLimitedError      the limiter refused the call               429
     └── DeadlineExceeded      the call's time was up (TimeoutError too)  504
 
@@ -28,13 +30,21 @@ from resilience.errors.helpers import (
     throw_error,
     validation_error,
 )
-from resilience.errors.policies import CircuitOpenError, DeadlineExceeded, RateLimitedError
+from resilience.errors.policies import (
+    BulkheadFullError,
+    CircuitOpenError,
+    DeadlineExceeded,
+    OverloadedError,
+    RateLimitedError,
+)
 from resilience.errors.service import ServiceError
 
 __all__ = [
+    "BulkheadFullError",
     "CircuitOpenError",
     "DeadlineExceeded",
     "ErrorCode",
+    "OverloadedError",
     "RateLimitedError",
     "ServiceError",
     "authentication_error",

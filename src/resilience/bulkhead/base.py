@@ -1,0 +1,211 @@
+"""What both bulkheads have in common: all but the waiting."""
+
+from __future__ import annotations
+
+from functools import update_wrapper
+from itertools import count
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn
+
+from resilience import checks, events
+from resilience._core.bulkhead import Arrival, Slots
+from resilience.bulkhead.waiting import AnyWaiter, Fate, Patience
+from resilience.callables import name_of
+from resilience.clock import SYSTEM_CLOCK
+from resilience.deadline import CURRENT
+from resilience.errors import BulkheadFullError, DeadlineExceeded
+from resilience.fork import bound_lock, survive_fork
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from resilience.clock import Clock
+    from resilience.events import Listener
+
+_numbers = count(1)
+
+
+class BulkheadStats(NamedTuple):
+    """A bulkhead at one moment."""
+
+    name: str
+    limit: int
+    queue: int
+    running: int
+    """Calls that have a place."""
+    waiting: int
+    """Calls that wait for one."""
+    rejected: int
+    """Calls that got none, since it was made."""
+    longest_wait: float
+    """Seconds; of all that have waited, in vain or not, since it was made."""
+
+
+class Base(Generic[AnyWaiter]):
+    """What both bulkheads have in common: all but the waiting."""
+
+    def __init__(
+        self,
+        limit: int,
+        queue: int = 0,
+        timeout: float | None = None,
+        *,
+        name: str | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        on_rejected: Listener | None = None,
+    ) -> None:
+        if name is not None and not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] - from untyped code
+            raise TypeError(f"name={name!r} must be a string")
+        self._limit = checks.count("limit", limit, least=1)
+        self._queue = checks.count("queue", queue, least=0)
+        self._timeout = None if timeout is None else checks.number("timeout", timeout, least=0)
+        self._named = name is not None
+        self._name = f"bulkhead-{next(_numbers)}" if name is None else name
+        self._clock = clock
+        self._hooks = events.hooks(on_rejected)
+        self._rejected = 0
+        self._longest_wait = 0.0
+        self._last_wait: float | None = None
+        survive_fork(self)
+
+    def after_fork(self) -> None:
+        """Make the lock anew, and the places: those whom the parent's threads hold are not held here.
+
+        A call keeps to the places that it was begun with, so what it gives back then is of no consequence.
+        """
+        self._lock = bound_lock()
+        self._slots: Slots[AnyWaiter] = Slots(self._limit, self._queue)
+
+    @property
+    def name(self) -> str:
+        """What errors, events and statistics call it."""
+        return self._name
+
+    def stats(self) -> BulkheadStats:
+        """Return its figures, all of the same instant."""
+        with self._lock:
+            return BulkheadStats(
+                self._name,
+                self._limit,
+                self._queue,
+                self._slots.running,
+                self._slots.waiting,
+                self._rejected,
+                self._longest_wait,
+            )
+
+    # --- coming and waiting ----------------------------------------------------------------------
+
+    def _took_free_place(self, slots: Slots[AnyWaiter]) -> bool:
+        """Take a place if one is free, which means that nobody waits; say whether."""
+        with self._lock:
+            if slots.running < slots.limit:
+                slots.running += 1
+                return True
+        return False
+
+    def _arrive(self, slots: Slots[AnyWaiter], waiter: AnyWaiter) -> bool:
+        """Let a call come; return whether it has a place at once, and else waits.
+
+        Raises:
+            BulkheadFullError: There is no room for it.
+        """
+        with self._lock:
+            arrival, evicted = slots.arrive(waiter, waiter.priority)
+            if evicted is not None:
+                evicted.fate = Fate.SENT_AWAY
+        if evicted is not None:
+            evicted.wake()
+        if arrival is Arrival.REFUSED:
+            raise self._rejection("the queue is full" if self._queue else "all places are taken")
+        return arrival is Arrival.ADMITTED
+
+    def patience(self) -> Patience:
+        """Return how long a call may wait that begins to now.
+
+        Raises:
+            DeadlineExceeded: The deadline of this context has passed.
+        """
+        deadline = CURRENT.get()
+        if deadline is None:
+            return Patience(self._clock.now(), None, self._timeout)
+        deadline.require(f"waiting for bulkhead {self._name!r}")
+        left = deadline.left()
+        seconds = left if self._timeout is None else min(left, self._timeout)
+        return Patience(self._clock.now(), deadline, seconds)
+
+    def _conclude(self, slots: Slots[AnyWaiter], waiter: AnyWaiter, patience: Patience) -> None:
+        """Return if the wait of a call has ended with a place.
+
+        Raises:
+            BulkheadFullError: It was in vain.
+            DeadlineExceeded: It was, and the deadline has passed.
+        """
+        waited = max(0.0, self._clock.now() - patience.began)
+        with self._lock:
+            in_time = not slots.leave(waiter, waiter.priority)
+            self._longest_wait = max(self._longest_wait, waited)
+            if waiter.fate is Fate.ADMITTED:
+                self._last_wait = waited
+                return
+        if in_time:
+            raise self._rejection("a call of higher priority has taken its place in the queue")
+        if patience.deadline is not None and patience.deadline.left() <= 0:
+            self._rejection("the deadline has passed")
+            raise DeadlineExceeded(
+                f"the deadline passed after {waited:.3f} s in the queue of bulkhead {self._name!r}"
+            )
+        raise self._rejection(f"no place has become free within {waited:.3f} s")
+
+    def _forfeit(self, slots: Slots[AnyWaiter], waiter: AnyWaiter) -> bool:
+        """Let `waiter` neither wait nor have a place; return whether it had one, to be given back."""
+        with self._lock:
+            slots.leave(waiter, waiter.priority)
+            had_one = waiter.fate is Fate.ADMITTED
+            waiter.fate = Fate.SENT_AWAY
+        return had_one
+
+    def _give_up(self, slots: Slots[AnyWaiter], waiter: AnyWaiter) -> None:
+        """Let `waiter` go, who was interrupted; the place that may be its own by now goes on to the next."""
+        if self._forfeit(slots, waiter):
+            self._release(slots)
+
+    def _release(self, slots: Slots[AnyWaiter]) -> None:
+        """Give a place back; the next in line gets it, unless its event loop is closed."""
+        while True:
+            with self._lock:
+                following = slots.release()
+                if following is not None:
+                    following.fate = Fate.ADMITTED
+            if following is None or following.wake() or not self._forfeit(slots, following):
+                return
+
+    def _rejection(self, reason: str) -> BulkheadFullError:
+        """Count and tell a rejection; return its error.
+
+        How long the last one had to wait who got a place is the best guess of how long the next one will.
+        """
+        with self._lock:
+            self._rejected += 1
+            last_wait = self._last_wait
+        if events.is_heard(self._hooks):
+            events.publish(events.CallRefused("bulkhead", self._name, reason), self._hooks)
+        return BulkheadFullError(self._name, reason, last_wait)
+
+    def _decorated(self, wrapper: Callable[..., Any], fn: Callable[..., Any]) -> Any:
+        if not self._named:
+            self._named, self._name = True, name_of(fn)
+        return update_wrapper(wrapper, fn)
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be copied or pickled."""
+        raise TypeError(
+            f"{type(self).__name__} {self._name!r} cannot be copied or pickled: it holds a lock and the "
+            "places of live calls; share the one there is, and make another in each process"
+        )
+
+    def __repr__(self) -> str:
+        """Show its name, and how many run and wait."""
+        slots = self._slots
+        return (
+            f"<{type(self).__name__} {self._name!r}, {slots.running} of {self._limit}, {slots.waiting} wait>"
+        )
