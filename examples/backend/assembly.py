@@ -207,6 +207,7 @@ class Backend:
         self._unsubscribe()
 
     async def _forget(self) -> None:
+        await self.accounts.forget()
         await self.live.forget()
         await self.bringing.forget()
         await self._used_tickets.forget(SYSTEM_CLOCK.wall())

@@ -116,6 +116,18 @@ def test_asking_for_a_code_comes_at_whole_steps_whoever_asks(local, purpose):
         assert local.clock.now() - asked_at == pytest.approx(STEP)
 
 
+def test_who_never_proves_the_address_is_forgotten_after_a_week(house):
+    house.joined(EVE)
+    house.register(ADA)
+    house.clock.advance(7 * 86_400.0 - 1.0)
+    drive(house.accounts.forget())
+    assert drive(house.users.by_email(ADA))
+    house.clock.advance(2.0)
+    drive(house.accounts.forget())
+    assert drive(house.users.by_email(ADA)) is None
+    assert house.login(EVE)
+
+
 def test_a_wrong_code_is_answered_like_one_that_was_never_sent(house):
     house.register(ADA)
     never = told(refused(house.verify, NOBODY, "000000"))

@@ -25,6 +25,16 @@ def test_whoever_is_invited_joins_and_sees_who_else_is_there(server, user):
         assert [one["email"] for one in rest["users"]] == [second]
 
 
+@everywhere
+@pytest.mark.parametrize("text", ["a\x00b", "two\nlines", "\x1b[31m", "\u202e"])
+def test_what_a_terminal_or_a_database_would_stumble_over_is_refused(user, client, text):
+    account = {"email": "new@example.com", "password": PASSWORD, "name": text}
+    answer = client.post("/api/auth/register", json=account)
+    assert assert_error(answer, 400, "VALIDATION_ERROR").get("fields", {}).keys() <= {"name"}
+    answer = user.get("/api/tenant/users", params={"after": text})
+    assert assert_error(answer, 400, "VALIDATION_ERROR")["fields"].keys() == {"after"}
+
+
 def test_the_last_administrator_cannot_be_disabled(user):
     me = user.get("/api/auth/me").json()["id"]
     assert_error(user.post(f"/api/tenant/users/{me}/disable"), 409, "CONFLICT")

@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("backend.accounts")
 
+UNPROVEN_FOR: Final = 7 * 86_400.0
+"""Seconds for which a registration is kept whose address was not proved."""
 MOST_SESSIONS: Final = 1000
 """Of one user, in a list."""
 DEMO: Final = "demo@example.com"
@@ -147,6 +149,10 @@ class Users(Protocol):
 
     async def upgrade_hash(self, user: User, password_hash: str) -> None:
         """Put another hash of the same password in place of the one that `user` was read with."""
+        ...
+
+    async def forget_unproven(self, before: float) -> int:
+        """Forget those who registered before then and never proved their address; return how many."""
         ...
 
     async def by_email(self, email_key: str) -> User | None:
@@ -388,6 +394,11 @@ class Accounts:
         session = await self._sessions.renew(token)
         user = None if session is None else await self._users.by_id(session.user_id)
         return None if session is None or user is None or user.disabled else Member(user, session)
+
+    async def forget(self) -> None:
+        """Forget those who registered long ago and never proved their address."""
+        forgotten = await self._users.forget_unproven(self._clock.wall() - UNPROVEN_FOR)
+        logger.info("forgot %d registrations whose address was never proved", forgotten)
 
     async def ensure_demo(self, tenant_id: str, password: str) -> None:
         """Have an account ready for whoever wants to look around: `DEMO`, an administrator of this tenant.

@@ -47,12 +47,16 @@ def known_already(to: str) -> Letter:
     )
 
 
-def invited(to: str, tenant: str, token: str, useful_for: float) -> Letter:
-    """Return what invites somebody to a tenant."""
+def invited(to: str, inviter: str, token: str, useful_for: float) -> Letter:
+    """Return what invites somebody to the tenant of `inviter`, an address that is proved.
+
+    It has nothing that the inviter has written: else we would carry whatever they want to anybody.
+    """
     return Letter(
         to,
         "An invitation",
-        f"You are invited to join {tenant}.\n\nOpen an account with this address and this invitation:\n\n"
+        f"{inviter} invites you to work together.\n\n"
+        "Open an account with this address and this invitation:\n\n"
         f"    {token}\n\nIt works once, within seven days. Do not pass it on.\n",
         useful_for,
     )

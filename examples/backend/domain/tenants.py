@@ -180,8 +180,7 @@ class Administration:
         )
         await self._tenants.invite(invitation, now)
         logger.info("%s was invited as %s by %s", masked(email), role, masked(member.user.email))
-        name = await self._tenants.name_of(tenant_id)
-        await self._mail.send(letters.invited(email, name, token, INVITED_FOR))
+        await self._mail.send(letters.invited(email, member.user.email, token, INVITED_FOR))
 
     async def disable(self, member: Member, user_id: str) -> User:
         """Keep a user out from now on, and end all sessions.

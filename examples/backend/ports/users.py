@@ -168,6 +168,12 @@ class DatabaseUsers:
             lambda db: db.execute(same.values(password_hash=password_hash)), tenant=user.tenant_id
         )
 
+    async def forget_unproven(self, before: float) -> int:
+        """Forget those who registered before then and never proved their address; return how many."""
+        unproven = select(users.c.tenant_id).where(users.c.verified_at.is_(None), users.c.created_at < before)
+        forget = delete(tenants).where(tenants.c.id.in_(unproven))
+        return await self._database.write(lambda db: db.execute(forget).rowcount, tenant=EVERY)
+
     async def by_email(self, email_key: str) -> User | None:
         """Return the user of this address."""
         return await self._database.read(lambda db: _find(db, users.c.email_key == email_key), tenant=EVERY)

@@ -39,6 +39,14 @@ def _new_password(text: str) -> str:
     return text
 
 
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise PydanticCustomError("text", "use letters, digits, signs and spaces only")
+    return text
+
+
+OneLine = Annotated[str, AfterValidator(_printable)]
+"""Without what ends a line or does worse in a log, a mail or a terminal; not every database holds a NUL."""
 Email = Annotated[
     str, AfterValidator(_email), Field(json_schema_extra={"format": "email", "maxLength": MAX_ADDRESS})
 ]
@@ -60,7 +68,7 @@ class Registration(BaseModel):
 
     email: Email
     password: NewPassword
-    name: Annotated[str, Field(max_length=100)] = ""
+    name: Annotated[OneLine, Field(max_length=100)] = ""
     invitation: Annotated[str | None, Field(max_length=100, description="As the mail has it.")] = None
 
 

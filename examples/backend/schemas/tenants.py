@@ -9,13 +9,13 @@ from pydantic import BaseModel, Field
 from examples.backend.domain.accounts import User
 from examples.backend.domain.tenants import Page
 from examples.backend.schemas import Shown
-from examples.backend.schemas.accounts import Email
+from examples.backend.schemas.accounts import Email, OneLine
 
 
 class UsersQuery(BaseModel):
     """GET /api/tenant/users."""
 
-    after: Annotated[str, Field(max_length=1000, description="As the answer before said.")] = ""
+    after: Annotated[OneLine, Field(max_length=1000, description="As the answer before said.")] = ""
 
 
 class InvitationRequest(BaseModel):
