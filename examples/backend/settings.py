@@ -11,6 +11,7 @@ import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
 
 from resilience.http import client_address
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 PREFIX: Final = "BACKEND_"
 SHORTEST_SECRET: Final = 32
 """Characters."""
+LOOPBACK: Final = {"127.0.0.1", "::1", "localhost"}
 MAY_BE_0: Final = {"drain_notice", "hashing_queue"}
 
 
@@ -117,7 +119,7 @@ class Settings:
     telephony_recovery: float = 5.0
     """How long the breaker stays open before it lets a probe through."""
     telephony_rate: int = 200
-    """How many requests a minute the provider is sent at most, by all processes that count limits together."""
+    """How many requests a minute the provider is sent at most, by all processes that share their limits."""
     recording_workers: int = 4
     """How many recordings a process brings by itself at the same time."""
     recording_poll: float = 1.0
@@ -162,6 +164,10 @@ class Settings:
             )
         if self.telephony_url and not self.telephony_url.startswith(("http://", "https://")):
             raise ValueError(f"{PREFIX}TELEPHONY_URL={self.telephony_url!r}: http:// or https:// is expected")
+        for name in ("telephony_url", "storage_url"):
+            if self.environment == "production" and _is_plain(getattr(self, name)):
+                variable = f"{PREFIX}{name.upper()}={getattr(self, name)!r}"
+                raise ValueError(f"{variable}: https:// is expected, or this machine itself")
         try:
             client_address(None, (), self.trusted_proxies)
         except ValueError as error:
@@ -194,6 +200,12 @@ class Settings:
     def secure_cookies(self) -> bool:
         """Whether browsers reach the backend by https only."""
         return self.public_url.startswith("https://")
+
+
+def _is_plain(url: str) -> bool:
+    """Return whether keys and recordings would pass through a network that anybody may listen to."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and parts.hostname not in LOOPBACK
 
 
 def _check_number(name: str, value: object) -> None:

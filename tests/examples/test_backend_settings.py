@@ -46,3 +46,12 @@ def test_every_kind_of_value_is_read():
 def test_what_cannot_be_read_is_refused(name, value, message):
     with pytest.raises(ValueError, match=message):
         Settings.from_environment({name: value})
+
+
+@pytest.mark.parametrize("name", ["telephony_url", "storage_url"])
+def test_keys_and_recordings_leave_this_machine_encrypted_only(name):
+    for address in ("http://127.0.0.1:1", "http://[::1]:1", "http://localhost", "https://example.com"):
+        assert getattr(Settings(**{name: address}), name) == address
+    with pytest.raises(ValueError, match="https:// is expected"):
+        Settings(**{name: "http://example.com"})
+    assert Settings(**{name: "http://example.com"}, environment="development")

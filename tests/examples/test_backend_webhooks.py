@@ -260,7 +260,7 @@ async def test_a_signed_delivery_has_a_recording_deleted(house):
 # --- from outside --------------------------------------------------------------------------------
 
 
-def test_fault_70_and_71_from_outside(server):
+def test_fault_71_what_is_not_signed_is_refused_over_http(server):
     """Signed deliveries over HTTP. The signing secret is the demo tenant's, made of the backend's own."""
     key = (server.var / "secret.key").read_bytes()
     secret = SigningSecrets(derived(key, "webhook signatures")).of(hash_of("demo")[:32], 0)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import time
+from collections import Counter
 
 import httpx2
 import pytest
 
+from examples.backend.fakes import seeds
 from examples.backend.fakes.telephony import recording_of
-from tests.examples.backend_process import assert_error, everywhere, fresh_sid, wait_until
+from tests.examples.backend_process import assert_error, everywhere, fresh_sid, logged_in, wait_until
 
 
 def stored(user, sid=None):
@@ -133,8 +136,6 @@ def test_what_is_deleted_is_gone_for_good(server, user):
 
 @everywhere
 def test_asvs_8_2_2_a_recording_of_another_tenant_does_not_exist(server, user):
-    from tests.examples.backend_process import logged_in
-
     sid = stored(user)
     with logged_in(server) as stranger:
         for method, path in [
@@ -151,3 +152,15 @@ def test_asvs_8_2_2_a_recording_of_another_tenant_does_not_exist(server, user):
 def test_a_call_s_id_is_letters_and_digits(user, sid):
     for method, path in [("GET", ""), ("GET", "/sound"), ("GET", "/download"), ("DELETE", "")]:
         assert user.request(method, f"/api/recordings/{sid}{path}").status_code == 404
+
+
+def test_calls_to_begin_with_are_announced_and_brought(server, user):
+    secret = user.post("/api/tenant/webhook-url").json()["url"].rsplit("/", 2)[-2]
+    seeds.announce(server.provider_url, server.url, secret)
+    wanted = {"stored": 12, "missing": 3, "expected": 3}
+
+    def states():
+        time.sleep(0.5)  # whoever asks more often is soon limited
+        return Counter(one["state"] for one in listed(user, limit=100)["recordings"])
+
+    wait_until(lambda: states() == wanted)
