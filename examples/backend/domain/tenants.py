@@ -53,7 +53,7 @@ class SigningSecrets:
     Example:
         >>> signing = SigningSecrets(b"k" * 32)
         >>> signing.of("a tenant", 1)[:12], signing.of("a tenant", 1) == signing.of("a tenant", 2)
-        ('whsec_jtxlMQ', False)
+        ('whsec_O1tzDu', False)
     """
 
     def __init__(self, key: bytes) -> None:
