@@ -3,8 +3,8 @@
     python -m benchmarks.login_times
 
 Four kinds of logins are refused, each round all four, in an order drawn anew: of an unknown user, with a
-wrong password, of a disabled user with a wrong and with the right one. Two times are taken of each: that of the
-work (the look-up in SQLite, the hashing), and that of the answer, which comes at a whole tenth of a second
+wrong password, of a disabled user with a wrong and with the right one. Two times are taken of each: that of
+the work (the look-up in SQLite, the hashing), and that of the answer, which comes a whole tenth of a second
 after the request. For the answers, some requests wait at the same time, as they do in life.
 
 Two kinds are compared by the two-sample Kolmogorov-Smirnov statistic, the largest distance between the shares
