@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final
 
 from examples.backend.domain.accounts import DEMO
 from examples.backend.fakes.process import started
-from examples.backend.serving.lifetime import NotStartedError
+from examples.backend.serving.lifetime import NotStartedError, let_go
 from examples.backend.settings import Settings
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def main() -> None:
     try:
         with contextlib.ExitStack() as stack:
             run(options, stack)
+        let_go()
     except KeyboardInterrupt:
         parser.exit(0)
     except (NotStartedError, ValueError, OSError, OverflowError) as error:

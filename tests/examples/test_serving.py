@@ -149,14 +149,14 @@ def test_fault_84_whoever_sends_slowly_holds_nobody_up_and_is_cut_off(server):
 
 
 def test_who_does_not_close_holds_nobody_up(server):
+    began = time.monotonic()
     with ExitStack() as stack:
         for _ in range(20):
             connection = stack.enter_context(connect(server))
             connection.sendall(ME + b"Connection: close\r\n\r\n")
             assert answer(connection)[0] == 401  # and is not closed from our side
-        began = time.monotonic()
         assert ask(server, ME + b"\r\n")[0] == 401
-        assert time.monotonic() - began < PATIENCE / 2
+    assert time.monotonic() - began < PATIENCE  # two seconds for each, if the server waits for them
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the system does not tell children")

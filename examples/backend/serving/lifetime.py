@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sqlite3
+import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -71,7 +72,16 @@ def end_within(seconds: float) -> None:
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
+def let_go() -> None:
+    """Leave the rest to the interpreter, now that all is closed; unless a thread would keep it waiting."""
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, 0)  # in the interpreter's last moments nobody would answer it
+    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+        _end_now()
+
+
 def _end_now(*_: object) -> None:
-    logger.warning("something hangs: ending without it")
+    names = ", ".join(sorted(thread.name for thread in threading.enumerate() if not thread.daemon))
+    logger.warning("something hangs: ending without it (%s)", names)
     logging.shutdown()
     os._exit(0)
