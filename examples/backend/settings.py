@@ -30,7 +30,7 @@ class Settings:
     """How this process runs."""
 
     environment: Literal["production", "development"] = "production"
-    """In development an error's `details` are shown, and the API's description stands at /docs."""
+    """In development an error's `details` are shown."""
     public_url: str = ""
     """Where browsers find the backend. With https, cookies are `Secure` and carry the `__Host-` prefix."""
     var: Path = Path("var")

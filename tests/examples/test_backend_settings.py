@@ -40,6 +40,8 @@ def test_every_kind_of_value_is_read():
         ("BACKEND_DRAIN_NOTICE", "nan", "BACKEND_DRAIN_NOTICE=nan: 0 or more is expected"),
         ("BACKEND_RECORDING_DEADLINE", "-3", "BACKEND_RECORDING_DEADLINE=-3.0: more than 0 is expected"),
         ("BACKEND_HASHING_THREADS", "0", "BACKEND_HASHING_THREADS=0: more than 0 is expected"),
+        ("BACKEND_LIMITER_STORE", "redis", "BACKEND_LIMITER_STORE=redis needs BACKEND_REDIS_URL"),
+        ("BACKEND_BODY_TIMEOUT", "0", "BACKEND_BODY_TIMEOUT=0.0: more than 0 is expected"),
         ("BACKEND_SECRET", "short", "BACKEND_SECRET has 5 characters: use at least 32"),
     ],
 )
@@ -55,3 +57,14 @@ def test_keys_and_recordings_leave_this_machine_encrypted_only(name):
     with pytest.raises(ValueError, match="https:// is expected"):
         Settings(**{name: "http://example.com"})
     assert Settings(**{name: "http://example.com"}, environment="development")
+
+
+@pytest.mark.parametrize(
+    ("processes", "message"),
+    [(0, "--workers 0: 1 or more"), (2, "2 processes that count in memory would let through 2 times")],
+)
+def test_processes_that_would_count_by_themselves_are_refused(processes, message):
+    with pytest.raises(ValueError, match=message):
+        Settings().check_processes(processes)
+    Settings().check_processes(1)
+    Settings(limiter_store="sqlite").check_processes(8)

@@ -2,6 +2,10 @@
 
 The order matters. Nobody's body is read before they are known to be allowed; a limit is charged before
 anything costly is done; and a request that a browser sends across sites on somebody's behalf is refused.
+
+A client that leaves stops nothing, under either shell: what it has begun is done to its end, within its
+deadline. WSGI would not even notice, and half of a registration is worse than a whole one that nobody waits
+for. Only what is sent in pieces ends with whoever reads it.
 """
 
 from __future__ import annotations
