@@ -13,15 +13,18 @@ Rate limits:
     `require_all_async` and `reserve_all_async` are their twins. `fold` makes one key of a name's spellings.
 
 Overload:
-    `Bulkhead` and `AsyncBulkhead` let at most so many calls run at a time. `criticality` says how much
-    the work inside a block matters, `Criticality` has the levels, and `current_criticality` tells which holds.
+    `Bulkhead` and `AsyncBulkhead` let at most so many calls run at a time; `AdaptiveLimit` finds out how many
+    that should be. `AdaptiveThrottle` holds part of the calls back while their dependency refuses them, as
+    `is_overload` tells. `LoadShedder` is for servers: it refuses what would not be done in time. `criticality`
+    says how much work matters, `Criticality` has the levels, `current_criticality` tells which one holds.
 
-Deadlines:
+Deadlines and timeouts:
     `deadline` sets the instant by which a whole call must end, and `remaining` says how far off it is.
+    `Timeout` limits one step.
 
 Errors:
     `ServiceError` with its `ErrorCode`, and what the policies raise: `CircuitOpenError`, `RateLimitedError`,
-    `BulkheadFullError`, `OverloadedError`, `StoreUnavailable`, `DeadlineExceeded`. Helpers make the usual
+    `BulkheadFullError`, `OverloadedError`, `StoreUnavailable`, `DeadlineExceeded` and `TimeoutExceeded`. Helpers make the usual
     ones: `validation_error`, `authentication_error`, `authorization_error`, `not_found_error`,
     `conflict_error`, `rate_limit_error`, `service_unavailable_error`; `throw_error` raises one.
 
@@ -47,6 +50,7 @@ from resilience.errors import (
     OverloadedError,
     RateLimitedError,
     ServiceError,
+    TimeoutExceeded,
     authentication_error,
     authorization_error,
     conflict_error,
@@ -58,6 +62,7 @@ from resilience.errors import (
 )
 
 if TYPE_CHECKING:
+    from resilience.adaptive import AdaptiveLimit
     from resilience.breaker import BreakerRegistry, CircuitBreaker
     from resilience.bulkhead import AsyncBulkhead, Bulkhead
     from resilience.janitor import AsyncSessionJanitor, SessionJanitor
@@ -74,11 +79,17 @@ if TYPE_CHECKING:
         reserve_all,
         reserve_all_async,
     )
+    from resilience.overload import is_overload
     from resilience.retry import AsyncRetryManager, RetryBudget, RetryManager, with_retry
+    from resilience.shedding import LoadShedder
     from resilience.stores import StoreUnavailable
+    from resilience.throttle import AdaptiveThrottle
+    from resilience.timeout import Timeout
     from resilience.transient import classify, is_transient
 
 __all__ = [
+    "AdaptiveLimit",
+    "AdaptiveThrottle",
     "AsyncBulkhead",
     "AsyncRateLimiter",
     "AsyncRetryManager",
@@ -92,6 +103,7 @@ __all__ = [
     "DeadlineExceeded",
     "Decision",
     "ErrorCode",
+    "LoadShedder",
     "OverloadedError",
     "Quota",
     "RateLimitedError",
@@ -101,6 +113,8 @@ __all__ = [
     "ServiceError",
     "SessionJanitor",
     "StoreUnavailable",
+    "Timeout",
+    "TimeoutExceeded",
     "acquire_all",
     "acquire_all_async",
     "authentication_error",
@@ -111,6 +125,7 @@ __all__ = [
     "current_criticality",
     "deadline",
     "fold",
+    "is_overload",
     "is_transient",
     "not_found_error",
     "rate_limit_error",
@@ -126,6 +141,8 @@ __all__ = [
 ]
 
 _LOADED_WHEN_ASKED_FOR = {
+    "AdaptiveLimit": "adaptive",
+    "AdaptiveThrottle": "throttle",
     "AsyncBulkhead": "bulkhead",
     "AsyncRateLimiter": "limiter",
     "AsyncRetryManager": "retry",
@@ -134,16 +151,19 @@ _LOADED_WHEN_ASKED_FOR = {
     "Bulkhead": "bulkhead",
     "CircuitBreaker": "breaker",
     "Decision": "limiter",
+    "LoadShedder": "shedding",
     "Quota": "limiter",
     "RateLimiter": "limiter",
     "RetryBudget": "retry",
     "RetryManager": "retry",
     "SessionJanitor": "janitor",
     "StoreUnavailable": "stores",
+    "Timeout": "timeout",
     "acquire_all": "limiter",
     "acquire_all_async": "limiter",
     "classify": "transient",
     "fold": "limiter",
+    "is_overload": "overload",
     "is_transient": "transient",
     "require_all": "limiter",
     "require_all_async": "limiter",

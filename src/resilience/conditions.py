@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from resilience.callables import Kind, kind_of
+from resilience.callables import Kind, MisuseError, kind_of
+from resilience.errors import BulkheadFullError, CircuitOpenError, OverloadedError, RateLimitedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     Condition = type[BaseException] | Callable[[Any], bool] | tuple["Condition", ...]
     """An exception type, a predicate of an exception, or a tuple of either."""
+
+
+REJECTIONS: Final = (BulkheadFullError, CircuitOpenError, OverloadedError, RateLimitedError, MisuseError)
+"""What policies raise instead of beginning a call, which says nothing about what was to be called."""
 
 
 def matcher(condition: Condition, argument: str) -> Callable[[Exception], bool]:

@@ -33,8 +33,8 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 from resilience._core.breaker import Breaker, Outcome
 from resilience.callables import MisuseError
-from resilience.conditions import is_cancellation
-from resilience.errors import CircuitOpenError, RateLimitedError
+from resilience.conditions import REJECTIONS, is_cancellation
+from resilience.errors import CircuitOpenError
 from resilience.events import BreakerChanged, publish
 from resilience.fork import survive_fork
 
@@ -48,9 +48,6 @@ if TYPE_CHECKING:
     from resilience.events import Hook
 
 _UNKNOWN: Final[Any] = object()
-
-
-_REJECTIONS: Final = (CircuitOpenError, RateLimitedError, MisuseError)
 
 
 def _leaves(error: Exception) -> tuple[Exception, ...]:
@@ -283,7 +280,7 @@ class Gate:
 
     def _says_nothing(self, error: BaseException) -> bool:
         """Whether it is neutral whatever `record_on` names; a group also if all of its leaves are."""
-        if not isinstance(error, Exception) or isinstance(error, _REJECTIONS) or is_cancellation(error):
+        if not isinstance(error, Exception) or isinstance(error, REJECTIONS) or is_cancellation(error):
             return True
         leaves = _leaves(error)
         return self.ignored(error) or (bool(leaves) and all(map(self._says_nothing, leaves)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from functools import update_wrapper
 from itertools import count
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn
@@ -74,6 +75,8 @@ class Base(Generic[AnyWaiter]):
         """
         self._lock = bound_lock()
         self._slots: Slots[AnyWaiter] = Slots(self._limit, self._queue)
+        self._returned: deque[tuple[Slots[AnyWaiter], AnyWaiter | None]] = deque()
+        self._deciding = False
 
     @property
     def name(self) -> str:
@@ -110,16 +113,21 @@ class Base(Generic[AnyWaiter]):
             BulkheadFullError: There is no room for it.
         """
         with self._lock:
-            arrival, evicted = slots.arrive(waiter, waiter.priority)
+            self._deciding = True
+            try:
+                arrival, evicted = slots.arrive(waiter, waiter.priority)
+            finally:
+                self._deciding = False
             if evicted is not None:
                 evicted.fate = Fate.SENT_AWAY
+        self._take_back()
         if evicted is not None:
             evicted.wake()
         if arrival is Arrival.REFUSED:
             raise self._rejection("the queue is full" if self._queue else "all places are taken")
         return arrival is Arrival.ADMITTED
 
-    def patience(self) -> Patience:
+    def _patience(self) -> Patience:
         """Return how long a call may wait that begins to now.
 
         Raises:
@@ -133,7 +141,7 @@ class Base(Generic[AnyWaiter]):
         seconds = left if self._timeout is None else min(left, self._timeout)
         return Patience(self._clock.now(), deadline, seconds)
 
-    def _conclude(self, slots: Slots[AnyWaiter], waiter: AnyWaiter, patience: Patience) -> None:
+    def _conclude(self, waiter: AnyWaiter, patience: Patience) -> None:
         """Return if the wait of a call has ended with a place.
 
         Raises:
@@ -142,12 +150,12 @@ class Base(Generic[AnyWaiter]):
         """
         waited = max(0.0, self._clock.now() - patience.began)
         with self._lock:
-            in_time = not slots.leave(waiter, waiter.priority)
+            fate = waiter.fate
             self._longest_wait = max(self._longest_wait, waited)
-            if waiter.fate is Fate.ADMITTED:
+            if fate is Fate.ADMITTED:
                 self._last_wait = waited
                 return
-        if in_time:
+        if fate is Fate.SENT_AWAY:
             raise self._rejection("a call of higher priority has taken its place in the queue")
         if patience.deadline is not None and patience.deadline.left() <= 0:
             self._rejection("the deadline has passed")
@@ -156,28 +164,41 @@ class Base(Generic[AnyWaiter]):
             )
         raise self._rejection(f"no place has become free within {waited:.3f} s")
 
-    def _forfeit(self, slots: Slots[AnyWaiter], waiter: AnyWaiter) -> bool:
-        """Let `waiter` neither wait nor have a place; return whether it had one, to be given back."""
-        with self._lock:
-            slots.leave(waiter, waiter.priority)
-            had_one = waiter.fate is Fate.ADMITTED
-            waiter.fate = Fate.SENT_AWAY
-        return had_one
+    def _give_back(self, slots: Slots[AnyWaiter], waiter: AnyWaiter | None = None) -> None:
+        """Give back a place; or what `waiter` has, who was interrupted: a place, or where it stands in line.
 
-    def _give_up(self, slots: Slots[AnyWaiter], waiter: AnyWaiter) -> None:
-        """Let `waiter` go, who was interrupted; the place that may be its own by now goes on to the next."""
-        if self._forfeit(slots, waiter):
-            self._release(slots)
+        The garbage collector may call this in the middle of a decision, on the thread that holds the lock:
+        when it finds a coroutine that was abandoned. Then it is left to that decision's end.
+        """
+        self._returned.append((slots, waiter))  # atomic, also without the GIL
+        self._take_back()
 
-    def _release(self, slots: Slots[AnyWaiter]) -> None:
-        """Give a place back; the next in line gets it, unless its event loop is closed."""
-        while True:
+    def _take_back(self) -> None:
+        """Let the next in line have each place that was given back, unless its event loop is closed."""
+        while self._returned:
             with self._lock:
-                following = slots.release()
-                if following is not None:
-                    following.fate = Fate.ADMITTED
-            if following is None or following.wake() or not self._forfeit(slots, following):
-                return
+                if self._deciding or not self._returned:
+                    return
+                self._deciding = True
+                try:
+                    slots, waiter = self._returned.popleft()
+                    following = self._next_after(slots, waiter)
+                finally:
+                    self._deciding = False
+            if following is not None and not following.wake():
+                self._returned.append((slots, following))
+
+    def _next_after(self, slots: Slots[AnyWaiter], waiter: AnyWaiter | None) -> AnyWaiter | None:
+        """Return who has the place now that was given back. The caller holds the lock."""
+        if waiter is not None:
+            slots.leave(waiter, waiter.priority)
+            fate, waiter.fate = waiter.fate, Fate.SENT_AWAY
+            if fate is not Fate.ADMITTED:
+                return None
+        following = slots.release()
+        if following is not None:
+            following.fate = Fate.ADMITTED
+        return following
 
     def _rejection(self, reason: str) -> BulkheadFullError:
         """Count and tell a rejection; return its error.

@@ -73,7 +73,7 @@ class Bulkhead(Base[Waiter]):
             ...     print("the call")
             the call
         """
-        return Block(partial(self._enter, _checked(priority)), self._release)
+        return Block(partial(self._enter, _checked(priority)), self._give_back)
 
     def __call__(self, fn: Callable[P, R], /) -> Callable[P, R]:
         """Decorate `fn`, a function or generator function; a generator has its place until it ends.
@@ -109,25 +109,25 @@ class Bulkhead(Base[Waiter]):
             finally:
                 if has_place:
                     with self._lock:
-                        goes_on = slots.waiting
-                        if not goes_on:
+                        simply = not (slots.waiting or self._deciding)
+                        if simply:
                             slots.running -= 1
-                    if goes_on:
-                        self._release(slots)
+                    if not simply:
+                        self._give_back(slots)
 
         return guarded
 
     def _come(self, slots: Slots[Waiter], priority: int | None) -> None:
         """Return when the call has a place."""
         waiter = Waiter(current_criticality() if priority is None else priority)
-        patience = self.patience()
+        patience = self._patience()
         if self._arrive(slots, waiter):
             return
         try:
             self._clock.wait(waiter.event, patience.seconds)
-            self._conclude(slots, waiter, patience)
+            self._conclude(waiter, patience)
         except BaseException:
-            self._give_up(slots, waiter)
+            self._give_back(slots, waiter)
             raise
 
     def _enter(self, priority: int | None) -> Slots[Waiter]:
@@ -171,7 +171,7 @@ class AsyncBulkhead(Base[AsyncWaiter]):
             priority: Who of those that wait goes first: the greatest. Left out, the criticality of the
                 context, 0 to 3.
         """
-        return AsyncBlock(partial(self._enter, _checked(priority)), self._release)
+        return AsyncBlock(partial(self._enter, _checked(priority)), self._give_back)
 
     def __call__(self, fn: Callable[P, R], /) -> Callable[P, R]:
         """Decorate `fn`, a coroutine function or async generator function; it has its place until it ends.
@@ -207,25 +207,25 @@ class AsyncBulkhead(Base[AsyncWaiter]):
             finally:
                 if has_place:
                     with self._lock:
-                        goes_on = slots.waiting
-                        if not goes_on:
+                        simply = not (slots.waiting or self._deciding)
+                        if simply:
                             slots.running -= 1
-                    if goes_on:
-                        self._release(slots)
+                    if not simply:
+                        self._give_back(slots)
 
         return guarded
 
     async def _come(self, slots: Slots[AsyncWaiter], priority: int | None) -> None:
         """Return when the call has a place."""
         waiter = AsyncWaiter(current_criticality() if priority is None else priority)
-        patience = self.patience()
+        patience = self._patience()
         if self._arrive(slots, waiter):
             return
         try:
             await self._clock.wait_async(waiter.event, patience.seconds)
-            self._conclude(slots, waiter, patience)
+            self._conclude(waiter, patience)
         except BaseException:
-            self._give_up(slots, waiter)
+            self._give_back(slots, waiter)
             raise
 
     async def _enter(self, priority: int | None) -> Slots[AsyncWaiter]:

@@ -1,0 +1,271 @@
+"""What the policies have in common that admit a call or refuse it, never wait, and hear how it ended.
+
+A call is admitted with a permit, which is settled exactly once: by the end of the call or block that it
+stands for, by whoever holds it, or as neutral when it is dropped. One object serves threads and event loops
+at the same time.
+"""
+
+from __future__ import annotations
+
+from functools import update_wrapper
+from itertools import count
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, ParamSpec, Self, TypeVar
+
+from resilience import events
+from resilience.callables import Kind, MisuseError, kind_of, name_of
+from resilience.conditions import REJECTIONS, is_cancellation
+from resilience.errors import OverloadedError
+from resilience.guarding import async_generator_in, generator_in
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
+
+    from resilience.events import Hook
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_numbers = count(1)
+
+
+class Permit:
+    """The right to run once, settled exactly once: what comes after the first outcome is ignored.
+
+    As a context manager it settles itself, by how the block ends. Threads and tasks may pass it on.
+    """
+
+    __slots__ = ("_settled",)
+
+    def __init__(self) -> None:
+        self._settled = [True]
+
+    def success(self) -> None:
+        """The call succeeded."""
+        self.settle(None)
+
+    def failure(self, error: BaseException) -> None:
+        """The call raised `error`.
+
+        Raises:
+            TypeError: `error` is no exception.
+        """
+        if not isinstance(error, BaseException):  # pyright: ignore[reportUnnecessaryIsInstance] - from untyped code
+            raise MisuseError(f"failure({error!r}): pass the exception that the call raised")
+        self.settle(error)
+
+    def neutral(self) -> None:
+        """The call says nothing."""
+        if self._is_first():
+            self._take_neutral()
+
+    def settle(self, error: BaseException | None) -> None:
+        """Take how the call ended; what a predicate raises about that makes it neutral, and goes up."""
+        if not self._is_first():
+            return
+        if error is not None and says_nothing(error):
+            self._take_neutral()
+            return
+        try:
+            self._take(error)
+        except BaseException:
+            self._take_neutral()
+            raise
+
+    def _is_first(self) -> bool:
+        try:
+            self._settled.pop()  # atomic, also without the GIL: of several outcomes one is the first
+        except IndexError:
+            return False
+        return True
+
+    def _take(self, error: BaseException | None) -> None:
+        """Tell the policy how the call ended. If it raises, nothing must have been told."""
+        raise NotImplementedError
+
+    def _take_neutral(self) -> None:
+        """Tell the policy that the call has ended, and says nothing."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        """Begin the call."""
+        return self._begin()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Settle by how the block ended."""
+        self.settle(error)
+
+    async def __aenter__(self) -> Self:
+        """Begin the call."""
+        return self._begin()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Settle by how the block ended; awaits nothing, so no cancellation can come between."""
+        self.settle(error)
+
+    def _begin(self) -> Self:
+        if not self._settled:
+            raise MisuseError("this permit has been settled: ask the policy for one for each block")
+        return self
+
+    def __del__(self) -> None:
+        """Settle as neutral, if nobody has settled."""
+        self.neutral()
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be copied or pickled."""
+        raise TypeError("a permit cannot be copied or pickled: it is settled once, where it was acquired")
+
+
+AnyPermit = TypeVar("AnyPermit", bound=Permit)
+
+
+def says_nothing(error: BaseException) -> bool:
+    """Return whether `error` is neutral: a cancellation, an early exit, or what a policy refused here."""
+    return not isinstance(error, Exception) or isinstance(error, REJECTIONS) or is_cancellation(error)
+
+
+class Admission(Generic[AnyPermit]):
+    """A policy that admits a call or refuses it, and never waits.
+
+    Args:
+        kind: What events call such a policy.
+        name: What errors, events and statistics call this one; a number where None.
+        hooks: Who hears of refusals.
+    """
+
+    def __init__(self, kind: str, name: str | None, hooks: tuple[Hook, ...]) -> None:
+        if name is not None and not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] - from untyped code
+            raise TypeError(f"name={name!r} must be a string")
+        self._kind = kind
+        self._name = f"{kind.replace(' ', '-')}-{next(_numbers)}" if name is None else name
+        self._hooks = hooks
+
+    @property
+    def name(self) -> str:
+        """What errors, events and statistics call it."""
+        return self._name
+
+    def _admit(self, fn: Callable[..., Any]) -> AnyPermit:
+        """Return a permit for one call of `fn`, or raise."""
+        raise NotImplementedError
+
+    def execute(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call `fn` and return its result, unless the call is refused.
+
+        Raises:
+            OverloadedError: It was refused, and not begun.
+            TypeError: `fn` returned a coroutine, or is a generator function: its work would run unguarded.
+        """
+        permit = self._admit(fn)
+        try:
+            result = fn(*args, **kwargs)
+            if type(result) in _UNDONE:
+                _refuse_undone(fn, result)
+        except BaseException as error:
+            permit.settle(error)
+            raise
+        permit.settle(None)
+        return result
+
+    async def execute_async(self, fn: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call `fn`, await and return its result, unless the call is refused.
+
+        Raises:
+            OverloadedError: It was refused; no coroutine was made.
+            TypeError: `fn` returned nothing that can be awaited.
+        """
+        permit = self._admit(fn)
+        try:
+            awaitable = fn(*args, **kwargs)
+            if not hasattr(awaitable, "__await__"):
+                _refuse_unawaitable(fn, awaitable)
+            result = await awaitable
+        except BaseException as error:
+            permit.settle(error)
+            raise
+        permit.settle(None)
+        return result
+
+    def __call__(self, fn: Callable[P, R], /) -> Callable[P, R]:
+        """Decorate `fn`: a function, coroutine function, generator function or async generator function.
+
+        A generator is admitted when its first item is asked for. Leaving it early is neutral.
+
+        Raises:
+            TypeError: `fn` cannot be guarded.
+        """
+        return update_wrapper(_GUARDS[kind_of(fn)](self, fn), fn)
+
+    def _refusal(self, reason: str, retry_after: float | None) -> OverloadedError:
+        """Tell of a refusal; return its error, to be raised as it is returned."""
+        if events.is_heard(self._hooks):
+            events.publish(events.CallRefused(self._kind, self._name, reason), self._hooks)
+        return OverloadedError(self._name, reason, retry_after)
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be copied or pickled."""
+        raise TypeError(
+            f"{type(self).__name__} {self._name!r} cannot be copied or pickled: it holds a lock and what "
+            "live calls have told; share the one there is, and make another in each process"
+        )
+
+
+def _function(policy: Admission[Any], fn: Callable[..., Any]) -> Callable[..., Any]:
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        return policy.execute(fn, *args, **kwargs)
+
+    return guarded
+
+
+def _coroutine_function(policy: Admission[Any], fn: Callable[..., Any]) -> Callable[..., Any]:
+    async def guarded(*args: Any, **kwargs: Any) -> Any:
+        return await policy.execute_async(fn, *args, **kwargs)
+
+    return guarded
+
+
+def _generator_function(policy: Admission[Any], fn: Callable[..., Any]) -> Callable[..., Any]:
+    return generator_in(lambda: policy._admit(fn), fn)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this module
+
+
+def _async_generator_function(policy: Admission[Any], fn: Callable[..., Any]) -> Callable[..., Any]:
+    return async_generator_in(lambda: policy._admit(fn), fn)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this module
+
+
+_GUARDS: Final = {
+    Kind.SYNC: _function,
+    Kind.ASYNC: _coroutine_function,
+    Kind.GENERATOR: _generator_function,
+    Kind.ASYNC_GENERATOR: _async_generator_function,
+}
+
+_UNDONE: Final = frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})
+
+
+def _refuse_undone(fn: Callable[..., Any], result: Any) -> None:
+    """Raise if `result` shows that the work of `fn` has not been done yet.
+
+    A generator that an ordinary function returns, whoever made it, is a result like any other.
+    """
+    if type(result) is CoroutineType:
+        result.close()
+        raise MisuseError(
+            f"{name_of(fn)} returned a coroutine, which would run unguarded: use execute_async, or decorate "
+            "a function written with `async def`"
+        )
+    kind = kind_of(fn)
+    if kind is not Kind.SYNC:
+        raise MisuseError(
+            f"{name_of(fn)} is a {kind.value}, which would run unguarded, when its items are asked for: "
+            "decorate it instead"
+        )
+
+
+def _refuse_unawaitable(fn: Callable[..., Any], returned: object) -> NoReturn:
+    raise MisuseError(f"{name_of(fn)} returned {returned!r}, which cannot be awaited: use execute")
