@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from resilience.simulation.log import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from resilience.simulation.log import Log
     from resilience.simulation.scenario import Scenario
@@ -75,7 +75,7 @@ class Result:
     """What a run came to.
 
     Times are seconds since the beginning of the run. A call counts for the second in which it began, and as
-    good if it succeeded, so a share is one of the same calls and no noise of arrivals is in it.
+    good if it succeeded at last; so a share is one of the same calls, without the noise of arrivals.
 
     Args:
         scenario: What was run.
@@ -88,15 +88,27 @@ class Result:
 
     # --- levels ----------------------------------------------------------------------------------
 
-    def level(self, start: float, end: float) -> Level:
-        """Return the service from `start` to `end`."""
+    def level(self, start: float, end: float, shards: tuple[int, ...] | None = None) -> Level:
+        """Return the service from `start` to `end`.
+
+        Args:
+            start: Seconds since the beginning.
+            end: Seconds since the beginning, after `start`.
+            shards: Count only calls to these, and attempts by the beginning of their call; None for all.
+        """
         log = self.log
-        outcomes = log.outcome[bisect_left(log.began, start) : bisect_left(log.began, end)]
+        first, last = bisect_left(log.began, start), bisect_left(log.began, end)
         seconds = end - start
         if seconds <= 0:
             return Level(0.0, 0.0, 0.0, 0.0)
+        if shards is None:
+            outcomes: Sequence[int] = log.outcome[first:last]
+            sent = bisect_left(log.sent, end) - bisect_left(log.sent, start)
+        else:
+            places = [place for place in range(first, last) if log.shard[place] in shards]
+            outcomes = [log.outcome[place] for place in places]
+            sent = sum(log.attempts[place] for place in places)
         ended = len(outcomes) - outcomes.count(Outcome.UNFINISHED)
-        sent = bisect_left(log.sent, end) - bisect_left(log.sent, start)
         good = outcomes.count(Outcome.SUCCEEDED)
         return Level(len(outcomes) / seconds, ended / seconds, good / seconds, sent / seconds)
 
