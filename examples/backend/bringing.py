@@ -18,7 +18,7 @@ from examples.backend.ports.jobs import DatabaseJobs
 from examples.backend.ports.objects import Objects, is_unwell, lockout_breaker, store_of
 from examples.backend.ports.signatures import StandardSignatures
 from examples.backend.ports.telephony import Guarded, HTTPTelephony
-from resilience import BreakerRegistry, DeadlineExceeded, RateLimitedError, is_transient
+from resilience import BreakerRegistry, DeadlineExceeded, is_transient
 from resilience.clock import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
@@ -76,9 +76,7 @@ class Bringing:
     ) -> None:
         within = settings.recording_deadline
         recovery = settings.telephony_recovery
-        self._retries, self._provider = guard(
-            "telephony", retry_on=_worth_a_retry, ignore=RateLimitedError, recovery_time=recovery, probes=1
-        )
+        self._retries, self._provider = guard("telephony", recovery_time=recovery, probes=1)
         self._hosts = BreakerRegistry(
             name="telephony",
             record_on=UNWELL,
@@ -177,8 +175,3 @@ class Bringing:
             return Guarded(self._retries, self._provider)
         breaker = self._hosts.get(host)
         return Guarded(self._retries.replace(circuit_breaker=breaker), breaker)
-
-
-def _worth_a_retry(error: BaseException) -> bool:
-    """Return whether a request is worth another attempt; whoever was kept back by our limit has waited."""
-    return is_transient(error) and not isinstance(error, RateLimitedError)

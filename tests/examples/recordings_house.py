@@ -22,7 +22,7 @@ from examples.backend.kit import AsyncKit, BlockingKit, drive
 from examples.backend.ports.database import EVERY, Database, migrate
 from examples.backend.ports.tables import calls, jobs, live_events, tenants
 from examples.backend.settings import Settings
-from resilience import CircuitBreaker
+from resilience import CircuitBreaker, is_transient
 from resilience.stores.memory import MemoryStore
 from resilience.testing import FakeClock
 
@@ -113,7 +113,7 @@ class House:
         self.worker = self.bringing.worker
         self._have_tenants()
 
-    def guard(self, name, *, unwell=None, retry_on=None, **options):
+    def guard(self, name, *, unwell=None, retry_on=is_transient, **options):
         """Return a dependency's retries and breaker, as the backend does."""
         breaker = self.breakers[name] = CircuitBreaker(name=name, record_on=unwell or UNWELL, **options)
         self.retries[name] = self.kit.retries(

@@ -14,7 +14,7 @@ from examples.backend.fakes.telephony import Fault, Handler, recording_of
 from examples.backend.ports.crew import TaskCrew, ThreadCrew
 from examples.backend.ports.jobs import DatabaseJobs
 from examples.backend.ports.tables import jobs, watermarks
-from resilience import CircuitOpenError, ServiceError, service_unavailable_error
+from resilience import CircuitOpenError, DeadlineExceeded, ServiceError, service_unavailable_error
 from resilience.testing import FakeClock
 from tests.examples.backend_process import wait_until
 from tests.examples.recordings_house import KITS, House, start_provider, stop_provider
@@ -470,6 +470,14 @@ async def test_reconciliation_reads_page_by_page_and_goes_on_where_it_was(house_
     assert fake.provider.requests()["lists"] == 4
     (mark,) = house.rows(watermarks)
     assert mark["at"] > now.wall() - 3600
+
+
+async def test_reconciliation_does_not_go_on_for_ever(house_with, fake, now, monkeypatch):
+    monkeypatch.setattr("examples.backend.domain.reconciliation.LONGEST_READING", 0.2)
+    house = house_with(clock=now)
+    fake.provider.add_fault(Fault(on="lists", trickle=0.05))
+    with pytest.raises(DeadlineExceeded):
+        await house.run(house.bringing.reconciliation.look())
 
 
 async def test_reconciliation_by_several_processes_is_done_by_one(house_with, fake, now):

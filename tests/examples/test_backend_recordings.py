@@ -284,11 +284,23 @@ async def test_addresses_that_all_have_expired_are_given_up_for_now(house, fake)
 async def test_our_own_limit_keeps_requests_back_and_opens_no_breaker(house_with, fake):
     house = house_with(telephony_rate=3, recording_deadline=0.5)
     await house.fetch(SID)
-    error = await refused(house.fetch(OTHER), 503)
-    assert error.retry_after > 1.0
+    for _ in range(6):
+        error = await refused(house.fetch(OTHER), 503)
+        assert error.retry_after > 1.0
     assert fake.provider.requests() == {"calls": 2, "recordings": 1}
     assert house.breakers["telephony"].snapshot().state == "closed"
     assert house.retries["telephony"].stats().total_retries == 0
+
+
+async def test_a_probe_that_our_own_limit_keeps_back_says_nothing_about_the_provider(house_with, fake):
+    house = house_with(telephony_rate=3, recording_deadline=0.5, telephony_recovery=0.01)
+    fake.provider.add_fault(Fault(status=400))
+    for _ in range(3):
+        await refused(house.fetch(SID), 502)
+    breaker = house.breakers["telephony"]
+    before = breaker.snapshot()
+    await refused(house.fetch(SID), 503)
+    assert breaker.snapshot().calls == before.calls  # neither a failure nor a success
 
 
 async def test_our_wrong_password_is_a_failure_of_ours_and_opens_no_breaker(house_with):
@@ -395,6 +407,10 @@ async def test_asvs_5_2_2_what_is_no_sound_is_refused_without_a_retry(house, fak
         {"StartTime": 5},
         {"EndTime": "0001-01-01 00:00:00"},
         {"From": "\ud800"},
+        {"From": "0\0"},
+        {"To": "0" * 1000},
+        {"Status": "com\npleted"},
+        {"PhoneNumberSid": "\x1b[31m"},
     ],
 )
 async def test_details_that_cannot_be_read_are_the_providers_failure(house, fake, details):

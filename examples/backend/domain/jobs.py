@@ -238,9 +238,11 @@ def next_step(error: Exception, attempts: int, age: float, chance: float) -> Lat
     no_doubt = attempts + 1 >= MOST_DOUBTS
     if isinstance(error, UnusableError) and (error.final or no_doubt):
         return Never("failed", error.reason)
-    if isinstance(error, UnknownCallError) and not no_doubt:
-        pass
-    elif isinstance(error, ServiceError) and error.status == NOT_FOUND:
+    if (
+        isinstance(error, ServiceError)
+        and error.status == NOT_FOUND
+        and (no_doubt or not isinstance(error, UnknownCallError))
+    ):
         return Never("missing", error.message)
     asked: Any = getattr(error, "retry_after", None)
     wait = max(asked or 0.0, SHORTEST_WAIT)

@@ -17,6 +17,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+from resilience import deadline
 from resilience.clock import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ OVERLAP: Final = 3600.0
 """Seconds that are read twice."""
 FIRST_LOOK: Final = 86_400.0
 """Seconds that the very first reading goes back."""
+LONGEST_READING: Final = 120.0
+"""Seconds for one turn."""
 UNHEARD: Final = {"failed", "busy", "no-answer"}
 """The states of calls that nobody has spoken in, so nothing was recorded."""
 
@@ -111,19 +114,21 @@ class Reconciliation:
 
         Raises:
             ServiceError: The provider failed. What was read until then is kept; the next turn goes on there.
+            DeadlineExceeded: It took too long. Likewise.
         """
         now = self._clock.wall()
         read_to = await self._announcements.begin(now, now - FIRST_LOOK, self._interval)
         if read_to is None:
             return 0
         found = unclaimed = 0
-        async for page in self._provider.calls(read_to - OVERLAP):
-            heard = [call for call in page if call.status not in UNHEARD]
-            lost, nobodys = await self._announcements.announce(heard, self._clock.wall())
-            found += lost
-            unclaimed += nobodys
-            if page:
-                await self._announcements.advance(page[-1].created_at)
+        with deadline(LONGEST_READING):
+            async for page in self._provider.calls(read_to - OVERLAP):
+                heard = [call for call in page if call.status not in UNHEARD]
+                lost, nobodys = await self._announcements.announce(heard, self._clock.wall())
+                found += lost
+                unclaimed += nobodys
+                if page:
+                    await self._announcements.advance(page[-1].created_at)
         mended = await self._announcements.mend(self._clock.wall())
         if found or mended:
             logger.warning("found %d calls that no webhook told of, and %d without a job", found, mended)

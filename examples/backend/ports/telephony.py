@@ -43,6 +43,8 @@ EXPIRED: Final = {403, 410}
 MAX_ANSWER: Final = 1024 * 1024
 """Bytes. The details of a long call with many legs have some ten thousand, a page of the list some hundred
 thousand."""
+LONGEST_TEXT: Final = 100
+"""Characters of a number or a name."""
 VALIDITY: Final = 15
 """Minutes for which the address of a recording shall hold."""
 PAGE: Final = 100
@@ -195,9 +197,7 @@ class HTTPTelephony:
         """
 
         def text(name: str) -> str:
-            return (
-                str(details[name]).encode().decode()
-            )  # JSON may hold half a character, which nothing else can
+            return _text(details[name])
 
         def seconds(name: str) -> float | None:
             if not details[name] or text(name).startswith("0000"):  # the provider's way to write "unknown"
@@ -221,7 +221,7 @@ class HTTPTelephony:
             ended_at=seconds("EndTime"),
             duration=duration if details["Duration"] else None,
             recording_url=str(url) if url else None,
-            line=str(details.get("PhoneNumberSid") or ""),
+            line=_text(details.get("PhoneNumberSid") or ""),
         )
 
     def _listed(self, call: dict[str, Any]) -> Listed:
@@ -234,7 +234,7 @@ class HTTPTelephony:
         if not SID.fullmatch(sid):
             raise ValueError(f"{sid!r} is no call's id")
         began = datetime.strptime(call["DateCreated"], WRITTEN).replace(tzinfo=self._zone)
-        line = str(call["PhoneNumberSid"] or "").encode().decode()
+        line = _text(call["PhoneNumberSid"] or "")
         return Listed(sid=sid, status=str(call["Status"]), line=line, created_at=began.timestamp())
 
     @contextlib.contextmanager
@@ -252,6 +252,18 @@ class HTTPTelephony:
                 raise service_unavailable_error("The telephony provider", longest) from error
             refusal = "the provider refused the request"
             raise ServiceError(code=UNUSABLE, details={"telephony": refusal}) from error
+
+
+def _text(value: object) -> str:
+    """Return a value of the provider's as text that can be kept and shown.
+
+    Raises:
+        ValueError: It is long, or holds what no number and no state has; half a character, say.
+    """
+    text = str(value)
+    if len(text) > LONGEST_TEXT or not text.isprintable():
+        raise ValueError(f"{text[:LONGEST_TEXT]!r} is neither a number nor a name")
+    return text
 
 
 @contextlib.contextmanager

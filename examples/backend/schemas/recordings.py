@@ -23,7 +23,7 @@ class RecordingSearch(BaseModel):
 
     state: Annotated[State | None, Field(description="What has become of the recording.")] = None
     q: Annotated[
-        Annotated[str, StringConstraints(min_length=1, max_length=64)] | None,
+        Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,64}$")] | None,
         Field(description="A part of a number, or the beginning of a call's id."),
     ] = None
     since: Annotated[

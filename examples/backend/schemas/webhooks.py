@@ -14,7 +14,7 @@ class StatusCallback(BaseModel):
 
     call_sid: Annotated[CallSid, Field(alias="CallSid")]
     status: Annotated[Literal["completed", "failed", "busy", "no-answer"], Field(alias="Status")]
-    date_updated: Annotated[str, Field(alias="DateUpdated", max_length=32)] = ""
+    date_updated: Annotated[str, Field(alias="DateUpdated", pattern="^[ -~]{0,32}$")] = ""
 
 
 class SignedEvent(BaseModel):
