@@ -146,6 +146,9 @@ def accounts_to_try(address: str, var: Path) -> str:
     return f"""
 The backend runs at {address}
 
+What it does, breakers and limits and all: {address}/dashboard
+What can be asked of it: {address}/docs
+
 Open an account. Mail goes to {var}/outbox; take the code from there, and log in:
 
     {send}/register -d '{{"email": "ada@example.com", "password": "correct horse"}}'
