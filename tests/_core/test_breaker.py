@@ -52,14 +52,14 @@ EXPECTED = {
     (State.CLOSED, Event.RESET): (State.CLOSED, Action.COUNT),
     (State.OPEN, Event.RECOVERY_OVER): (State.HALF_OPEN, Action.TEST),
     (State.OPEN, Event.OPENED_ELSEWHERE): (State.OPEN, Action.REST_AS_TOLD),
-    (State.OPEN, Event.CLOSED_ELSEWHERE): (State.CLOSED, Action.COUNT),
+    (State.OPEN, Event.CLOSED_ELSEWHERE): (State.CLOSED, Action.RAMP_UP),
     (State.OPEN, Event.FORCE_OPEN): (State.FORCED_OPEN, Action.HOLD),
     (State.OPEN, Event.FORCE_CLOSE): (State.FORCED_CLOSED, Action.COUNT),
     (State.OPEN, Event.RESET): (State.CLOSED, Action.COUNT),
-    (State.HALF_OPEN, Event.PROBES_SUCCEEDED): (State.CLOSED, Action.COUNT),
+    (State.HALF_OPEN, Event.PROBES_SUCCEEDED): (State.CLOSED, Action.RAMP_UP),
     (State.HALF_OPEN, Event.PROBE_FAILED): (State.OPEN, Action.REST_LONGER),
     (State.HALF_OPEN, Event.OPENED_ELSEWHERE): (State.OPEN, Action.REST_AS_TOLD),
-    (State.HALF_OPEN, Event.CLOSED_ELSEWHERE): (State.CLOSED, Action.COUNT),
+    (State.HALF_OPEN, Event.CLOSED_ELSEWHERE): (State.CLOSED, Action.RAMP_UP),
     (State.HALF_OPEN, Event.FORCE_OPEN): (State.FORCED_OPEN, Action.HOLD),
     (State.HALF_OPEN, Event.FORCE_CLOSE): (State.FORCED_CLOSED, Action.COUNT),
     (State.HALF_OPEN, Event.RESET): (State.CLOSED, Action.COUNT),
@@ -86,11 +86,11 @@ def test_every_state_and_event(state, event):
     assert period.state is after
     assert period.generation == before.generation + 1
     assert period.began == 10.0
-    assert period.passes is (action is Action.COUNT)
+    assert period.passes is period.counts is (action is Action.COUNT or action is Action.RAMP_UP)
     assert period.rest == {Action.REST: 90.0, Action.REST_LONGER: 180.0, Action.HOLD: inf}.get(action, 0.0)
     assert change.retry_after == period.rest
     assert period.until == (10.0 + period.rest if period.rest else -inf)
-    assert (period.window is not before.window) is (action is Action.COUNT)
+    assert (period.window is not before.window) is period.counts
     assert (period.leases, period.tickets, period.successes) == ({}, 0, 0)
 
 
@@ -409,3 +409,67 @@ def test_whatever_happens_places_are_bounded_and_a_way_back_exists(script):
     if breaker.period.state is not State.FORCED_OPEN:
         # However it was left: after a recovery time and a lease a call is let in.
         assert breaker.admit(now) is not None or breaker.admit(now + 300.0) is not None
+
+
+# --- ramp-up -------------------------------------------------------------------------------------
+
+
+def ramping(seconds=10.0):
+    """Return a breaker that has just closed at instant 0, and is ramping up."""
+    breaker = breaker_in(State.HALF_OPEN, POLICY._replace(ramp_up=seconds))
+    assert breaker.apply(Event.PROBES_SUCCEEDED, 0.0).after is State.CLOSED
+    return breaker
+
+
+def admitted(breaker, calls, now):
+    return sum(breaker.admit(now) is not None for _ in range(calls))
+
+
+def test_closed_again_it_lets_a_growing_share_pass():
+    breaker = ramping()
+    period = breaker.period
+
+    assert (period.state, period.passes, period.counts) == (State.CLOSED, False, True)
+    assert admitted(breaker, 1, 0.0) == 1
+    for second, share in ((0.0, 10), (5.0, 50), (7.5, 75)):
+        assert abs(admitted(breaker, 100, second) - share) <= 1
+    assert breaker.retry_after(7.5) == 2.5
+    assert not period.passes
+    assert admitted(breaker, 1, 10.0) == 1
+    assert period.passes
+    assert breaker.period is period
+    assert breaker.retry_after(10.0) == 0.0
+
+
+def test_it_ramps_up_once_whatever_the_clock_does():
+    breaker = ramping()
+    breaker.admit(10.0)
+
+    assert breaker.period.passes
+    assert admitted(breaker, 10, -1000.0) == 10
+    assert breaker.retry_after(-1000.0) == 0.0
+
+
+def test_what_passes_while_it_ramps_up_is_counted_and_may_open_it():
+    breaker = ramping()
+    grants = [grant for grant in (breaker.admit(9.0) for _ in range(4)) if grant is not None]
+    assert len(grants) >= 2
+    changes = [end(breaker, grant, Outcome.FAILURE, 9.0) for grant in grants]
+    assert changes[1].figures == Figures(2, 2, 0)
+    assert breaker.period.state is State.OPEN
+
+
+def test_a_success_while_it_ramps_up_is_counted():
+    breaker = breaker_in(State.CLOSED, POLICY._replace(rule=Ratio(0.5, inf, 5, 10.0, None), ramp_up=10.0))
+    breaker.apply(Event.TRIPPED, 0.0)
+    breaker.apply(Event.CLOSED_ELSEWHERE, 0.0)
+    end(breaker, breaker.admit(0.0), Outcome.SUCCESS)
+    assert breaker.figures(0.0) == Figures(1, 0, 0)
+
+
+def test_closed_by_hand_it_lets_all_pass():
+    breaker = breaker_in(State.OPEN, POLICY._replace(ramp_up=10.0))
+    breaker.apply(Event.RESET, 0.0)
+    assert breaker.period.passes
+    breaker.apply(Event.FORCE_CLOSE, 0.0)
+    assert breaker.period.passes

@@ -22,7 +22,9 @@ def test_a_level_is_found_by_itself_and_by_its_name(level):
 
 
 def test_what_is_no_level_is_refused():
-    with pytest.raises(ValueError, match="one of 'critical_plus', 'critical', 'sheddable_plus', 'sheddable', "):
+    with pytest.raises(
+        ValueError, match="one of 'critical_plus', 'critical', 'sheddable_plus', 'sheddable', "
+    ):
         Criticality.of("urgent")
     with pytest.raises(TypeError, match="not 2"):
         Criticality.of(2)

@@ -648,3 +648,48 @@ def test_calls_are_counted_exactly_by_many_threads(clock):
 
     snapshot = breaker.snapshot()
     assert (snapshot.failures, snapshot.calls) == (800, 8000)
+
+
+# --- ramp-up -------------------------------------------------------------------------------------
+
+
+def close_again(breaker, clock):
+    open_up(breaker)
+    clock.advance(60.0)
+    breaker.execute(work)
+    assert breaker.state == "closed"
+
+
+def test_after_probes_have_closed_it_a_growing_share_passes(make, clock):
+    breaker = make(ramp_up=10.0)
+    decorated = breaker(work)
+    close_again(breaker, clock)
+
+    assert not breaker.is_closed
+    assert attempt(decorated) == "done"
+    clock.advance(5.0)
+    outcomes = [attempt(decorated) for _ in range(10)]
+    assert 4 <= outcomes.count("done") <= 6
+    rejection = next(outcome for outcome in outcomes if outcome != "done")
+    assert isinstance(rejection, CircuitOpenError)
+    assert rejection.retry_after == breaker.snapshot().time_until_retry == 5.0
+    clock.advance(5.0)
+    assert [attempt(decorated) for _ in range(10)] == ["done"] * 10
+    assert breaker.is_closed
+
+
+def test_failures_while_it_ramps_up_open_it_again(make, clock):
+    breaker = make(ramp_up=10.0)
+    close_again(breaker, clock)
+    clock.advance(9.9)
+
+    while breaker.state == "closed":
+        attempt(breaker.execute, fail)
+
+    assert breaker.snapshot().failures == 2
+
+
+def test_by_default_all_pass_at_once(make, clock):
+    breaker = make()
+    close_again(breaker, clock)
+    assert breaker.is_closed

@@ -23,6 +23,7 @@ POLICY = {
     "max_recovery_time": None,
     "probes": 3,
     "probe_lease": 30.0,
+    "ramp_up": 4.0,
 }
 
 
@@ -94,7 +95,7 @@ def test_wrong_rules(argument, value):
 
 
 def test_the_recovery_time_grows_to_ten_times_itself_unless_told():
-    assert policy_of(InARow(5), **POLICY) == Policy(InARow(5), 5.0, 0.1, 1.0, 50.0, 3, 30.0)
+    assert policy_of(InARow(5), **POLICY) == Policy(InARow(5), 5.0, 0.1, 1.0, 50.0, 3, 30.0, 4.0)
     assert policy_of(InARow(5), **(POLICY | {"max_recovery_time": 6})).max_recovery_time == 6.0
 
 
@@ -112,6 +113,7 @@ def test_the_recovery_time_grows_to_ten_times_itself_unless_told():
         ("probes", 0),
         ("probes", 1.0),
         ("probe_lease", 0),
+        ("ramp_up", -1),
     ],
 )
 def test_wrong_policies(argument, value):

@@ -11,6 +11,8 @@ Rules:
 - While half-open a call needs a place. Places are leased: at most as many as successes are still missing,
   each settled once, or given back by itself when its lease has run out.
 - Neutral outcomes say nothing about the dependency: they give a place back, and neither open nor close.
+- Closed after it was open, it may let a growing share of the calls pass first. The period passes all once
+  that is over, and from then on for good.
 
 The caller holds its lock around every call of a method here.
 """
@@ -21,6 +23,7 @@ from enum import Enum, StrEnum
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from resilience._core.ramp import Ramp
 from resilience._core.window import NOTHING
 
 if TYPE_CHECKING:
@@ -63,6 +66,7 @@ class Action(Enum):
     """What the period after a transition begins with."""
 
     COUNT = "an empty window, and the recovery time as first set"
+    RAMP_UP = "the same, and a share of the calls that grows"
     REST = "the recovery time"
     REST_LONGER = "the recovery time, grown"
     REST_AS_TOLD = "what is left of another's recovery time"
@@ -81,16 +85,16 @@ TRANSITIONS: Final[Mapping[State, Mapping[Event, tuple[State, Action]]]] = {
     State.OPEN: {
         Event.RECOVERY_OVER: (State.HALF_OPEN, Action.TEST),
         Event.OPENED_ELSEWHERE: (State.OPEN, Action.REST_AS_TOLD),
-        Event.CLOSED_ELSEWHERE: (State.CLOSED, Action.COUNT),
+        Event.CLOSED_ELSEWHERE: (State.CLOSED, Action.RAMP_UP),
         Event.FORCE_OPEN: (State.FORCED_OPEN, Action.HOLD),
         Event.FORCE_CLOSE: (State.FORCED_CLOSED, Action.COUNT),
         Event.RESET: (State.CLOSED, Action.COUNT),
     },
     State.HALF_OPEN: {
-        Event.PROBES_SUCCEEDED: (State.CLOSED, Action.COUNT),
+        Event.PROBES_SUCCEEDED: (State.CLOSED, Action.RAMP_UP),
         Event.PROBE_FAILED: (State.OPEN, Action.REST_LONGER),
         Event.OPENED_ELSEWHERE: (State.OPEN, Action.REST_AS_TOLD),
-        Event.CLOSED_ELSEWHERE: (State.CLOSED, Action.COUNT),
+        Event.CLOSED_ELSEWHERE: (State.CLOSED, Action.RAMP_UP),
         Event.FORCE_OPEN: (State.FORCED_OPEN, Action.HOLD),
         Event.FORCE_CLOSE: (State.FORCED_CLOSED, Action.COUNT),
         Event.RESET: (State.CLOSED, Action.COUNT),
@@ -130,20 +134,25 @@ class Policy(NamedTuple):
     """How many probes must succeed to close it, and how many may be in flight."""
     lease: float
     """Seconds after which a probe that has not ended loses its place."""
+    ramp_up: float = 0.0
+    """Seconds for which a share of the calls grows, once probes have closed it; 0 for none."""
 
 
 class Period:
     """One generation: the time from one change to the next, and what belongs to it.
 
-    Everything but `until`, `leases`, `tickets` and `successes` is fixed, so it may be read without a lock.
+    Everything but `passes`, `until`, `leases`, `tickets` and `successes` is fixed, so it may be read without
+    a lock. `passes` becomes true at most once, and stays so.
     """
 
     __slots__ = (
         "began",
+        "counts",
         "figures",
         "generation",
         "leases",
         "passes",
+        "ramp",
         "rest",
         "state",
         "successes",
@@ -160,16 +169,21 @@ class Period:
         window: Window,
         figures: Figures = NOTHING,
         rest: float = 0.0,
+        ramp: Ramp | None = None,
     ) -> None:
         self.state = state
         self.generation = generation
         self.began = began
-        self.passes = state is State.CLOSED or state is State.FORCED_CLOSED
+        self.counts = state is State.CLOSED or state is State.FORCED_CLOSED
+        """Whether calls pass, and are counted."""
+        self.ramp = ramp
+        """What lets a share of them pass first."""
+        self.passes = self.counts and ramp is None
         """Whether all calls pass."""
         self.window = window
-        """What counts the calls of this generation, where all pass; elsewhere the last that did."""
+        """What counts the calls of this generation, where they pass; elsewhere the last that did."""
         self.figures = figures
-        """What the window held when the breaker opened, where not all pass."""
+        """What the window held when the breaker opened, where calls do not pass."""
         self.rest = rest
         """Seconds that it stays open; 0 unless it is open."""
         self.until = began + rest if rest else -inf
@@ -227,7 +241,7 @@ class Breaker:
         if period.state is State.OPEN and self.retry_after(now) <= 0:
             change = self.apply(Event.RECOVERY_OVER, now)
             period = self.period
-        if period.passes:
+        if period.passes or (period.ramp is not None and self._ramp_admits(period, period.ramp, now)):
             return Grant(period, 0, inf, change)
         if period.state is State.HALF_OPEN and (ticket := self._take_place(now)):
             deadline = period.leases[ticket] = now + self.policy.lease
@@ -295,9 +309,10 @@ class Breaker:
     def _begin(self, state: State, action: Action, figures: Figures, now: float, draw: float) -> Period:
         policy = self.policy
         number = self.period.generation + 1
-        if action is Action.COUNT:
+        if action is Action.COUNT or action is Action.RAMP_UP:
             self._recovery_time = policy.recovery_time
-            return Period(state, number, now, policy.rule.fresh(now))
+            ramp = Ramp(policy.ramp_up, now) if action is Action.RAMP_UP and policy.ramp_up else None
+            return Period(state, number, now, policy.rule.fresh(now), ramp=ramp)
         rest = self._rest_as_told() if action is Action.REST_AS_TOLD else 0.0
         if action is Action.REST_LONGER:
             self._recovery_time = min(self._recovery_time * policy.recovery_growth, policy.max_recovery_time)
@@ -309,8 +324,13 @@ class Breaker:
         return Period(state, number, now, self.period.window, figures, rest)
 
     def retry_after(self, now: float) -> float:
-        """Return the seconds until a call may be let in; 0 if at once, infinity if held open."""
+        """Return the seconds until a call may be let in; 0 if at once, infinity if held open.
+
+        While only a share of the calls passes, it is the seconds until all do.
+        """
         period = self.period
+        if period.ramp is not None and not period.passes:
+            return period.ramp.left(now)
         if period.state is State.OPEN:
             # A clock that was set back must not keep it open for longer than it rests.
             period.until = min(period.until, now + period.rest)
@@ -321,7 +341,7 @@ class Breaker:
 
     def figures(self, now: float) -> Figures:
         """Return what the window holds; unless closed, what it held when the breaker opened."""
-        return self.period.window.figures(now) if self.period.passes else self.period.figures
+        return self.period.window.figures(now) if self.period.counts else self.period.figures
 
     def last_trouble(self, now: float) -> float:
         """Return the last instant with a sign of trouble.
@@ -335,6 +355,12 @@ class Breaker:
         if period.state is State.OPEN or period.state is State.HALF_OPEN:
             return max([period.began + period.rest, *period.leases.values()])
         return inf
+
+    @staticmethod
+    def _ramp_admits(period: Period, ramp: Ramp, now: float) -> bool:
+        """Say whether a call belongs to the share that passes; once that is all, let the period pass all."""
+        period.passes = ramp.left(now) <= 0
+        return period.passes or ramp.admits(now)
 
     def _rest_as_told(self) -> float:
         """Return what another process has said; `_core.shared` hears it."""

@@ -64,7 +64,10 @@ class Snapshot(NamedTuple):
     threshold: float
     """How many failures in a row open it, or which share of the calls."""
     time_until_retry: float | None
-    """Seconds until a call may be let in: 0 if at once, None where it is held open by hand."""
+    """Seconds until a call may be let in: 0 if at once, None where it is held open by hand.
+
+    While only a share of the calls is let through, it is the seconds until all are.
+    """
     calls: int
     """Calls in the same window as `failures`."""
     slow: int
@@ -92,6 +95,8 @@ class CircuitBreaker:
         probes: How many calls are let through to test, and must succeed to close it, at least 1.
         probe_lease: Seconds after which a probe that has not ended loses its place to another, above 0.
             Choose more than a call may take.
+        ramp_up: Seconds, at least 0, for which a share of the calls that grows from a tenth to all is let
+            through once the probes have succeeded; the others are rejected. With 0, all are at once.
         recovery_jitter: The largest share of the recovery time that chance adds, 0 to 1, so that many
             processes do not probe in the same moment. It never shortens.
         recovery_growth: What the recovery time is multiplied by each time that a probe fails, at least 1.
@@ -134,6 +139,7 @@ class CircuitBreaker:
         slow_ratio: float = 1.0,
         probes: int = 3,
         probe_lease: float = 30.0,
+        ramp_up: float = 0.0,
         recovery_jitter: float = 0.1,
         recovery_growth: float = 1.0,
         max_recovery_time: float | None = None,
@@ -170,6 +176,7 @@ class CircuitBreaker:
                 max_recovery_time=max_recovery_time,
                 probes=probes,
                 probe_lease=probe_lease,
+                ramp_up=ramp_up,
             ),
             f"breaker-{next(_numbers)}" if name is None else name,
             slow_after=slow_after,
@@ -192,8 +199,13 @@ class CircuitBreaker:
         return self._gate.name
 
     @property
+    def gate(self) -> Gate:
+        """What decides, for a policy that does the breaker's work in a wrapper of its own."""
+        return self._gate
+
+    @property
     def is_closed(self) -> bool:
-        """Whether it lets all calls pass. Takes no lock."""
+        """Whether it lets all calls pass: false also while it lets only a share of them. Takes no lock."""
         return self._gate.core.period.passes
 
     @property

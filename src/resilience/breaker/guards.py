@@ -6,13 +6,15 @@ While the breaker is closed, those of functions and of coroutine functions do ju
 
 from __future__ import annotations
 
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 from resilience.callables import Kind, kind_of
+from resilience.guarding import async_generator_in, generator_in
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable
 
     from resilience.breaker.gate import Gate
 
@@ -39,7 +41,8 @@ def guarded(
         return _function(fn, gate, execute)
     if kind is Kind.ASYNC:
         return _coroutine_function(fn, gate, execute_async)
-    return _generator_function(fn, gate) if kind is Kind.GENERATOR else _async_generator_function(fn, gate)
+    stream = partial(gate.admit, timed=False)  # a stream is as slow as its reader
+    return generator_in(stream, fn) if kind is Kind.GENERATOR else async_generator_in(stream, fn)
 
 
 def _function(fn: Callable[..., Any], gate: Gate, execute: Callable[..., Any]) -> Callable[..., Any]:
@@ -97,37 +100,5 @@ def _coroutine_function(
                 with gate.lock:
                     window.succeed(ended)
         return result
-
-    return guarded
-
-
-def _generator_function(fn: Callable[..., Any], gate: Gate) -> Callable[..., Any]:
-    def guarded(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        with gate.admit(timed=False):  # a stream is as slow as its reader
-            stream: Generator[Any, Any, Any] = fn(*args, **kwargs)
-            return (yield from stream)
-
-    return guarded
-
-
-def _async_generator_function(fn: Callable[..., Any], gate: Gate) -> Callable[..., Any]:
-    async def guarded(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        with gate.admit(timed=False):  # a stream is as slow as its reader
-            stream = fn(*args, **kwargs)
-            try:
-                item = await anext(stream)
-                while True:
-                    try:
-                        sent = yield item
-                    except GeneratorExit:
-                        raise
-                    except BaseException as error:  # noqa: BLE001 - thrown by the reader, whose block was cancelled say
-                        item = await stream.athrow(error)
-                    else:
-                        item = await stream.asend(sent)
-            except StopAsyncIteration:
-                return
-            finally:
-                await stream.aclose()
 
     return guarded

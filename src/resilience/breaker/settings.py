@@ -22,6 +22,7 @@ def policy_of(
     max_recovery_time: float | None,
     probes: int,
     probe_lease: float,
+    ramp_up: float,
 ) -> Policy:
     """Return the settings of a breaker that trips by `rule`."""
     recovery_time = number("recovery_time", recovery_time, above=0)
@@ -34,6 +35,7 @@ def policy_of(
         number("max_recovery_time", longest, least=recovery_time),
         count("probes", probes, least=1),
         number("probe_lease", probe_lease, above=0),
+        number("ramp_up", ramp_up, least=0),
     )
 
 
