@@ -12,6 +12,7 @@ KINDS = {
     "": {},
     "real": {"workers": 2, "real": True},
     "https": {"public_url": "https://backend.example.com"},
+    "brief": {"session_idle": 1.0, "session_lifetime": 3.0, "recording_max_size": 10_000},
 }
 """What follows the shell's name, and how such a backend is started."""
 

@@ -11,7 +11,6 @@ import pytest
 
 from tests.examples.backend_process import (
     PASSWORD,
-    Running,
     assert_error,
     everywhere,
     invited,
@@ -22,6 +21,8 @@ from tests.examples.backend_process import (
 )
 
 over_https = pytest.mark.parametrize("server", ["asgi-https", "wsgi-https"], indirect=True)
+brief = pytest.mark.parametrize("server", ["asgi-brief", "wsgi-brief"], indirect=True)
+"""Where sessions last for seconds."""
 
 
 def is_logged_in(client):
@@ -114,12 +115,9 @@ def test_asvs_7_2_4_nobody_chooses_a_token_for_somebody_else(server, user):
 # --- lifetimes -------------------------------------------------------------------------------------
 
 
-def test_asvs_7_3_1_a_session_that_is_not_used_ends(tmp_path, app):
-    with (
-        Running(tmp_path / "var", app, session_idle=1.0) as server,
-        logged_in(server) as used,
-        logged_in(server) as unused,
-    ):
+@brief
+def test_asvs_7_3_1_a_session_that_is_not_used_ends(server):
+    with logged_in(server) as used, logged_in(server) as unused:
         begun_at = time.monotonic()
         while time.monotonic() < begun_at + 1.5:
             time.sleep(0.1)
@@ -127,12 +125,9 @@ def test_asvs_7_3_1_a_session_that_is_not_used_ends(tmp_path, app):
         assert_error(unused.get("/api/auth/me"), 401, "UNAUTHORIZED")
 
 
-def test_asvs_7_3_2_a_session_ends_however_much_it_is_used(tmp_path, app):
-    with (
-        Running(tmp_path / "var", app, session_idle=1.5, session_lifetime=1.5) as server,
-        logged_in(server) as user,
-    ):
-        wait_until(lambda: time.sleep(0.1) or not is_logged_in(user))
+@brief
+def test_asvs_7_3_2_a_session_ends_however_much_it_is_used(user):
+    wait_until(lambda: time.sleep(0.1) or not is_logged_in(user))
 
 
 # --- who ends them ---------------------------------------------------------------------------------

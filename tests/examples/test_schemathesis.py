@@ -40,7 +40,7 @@ WITH_INPUT = [
 ]
 OF_CALLS = [label for label in TRIED if "{call_sid}" in label]
 NOT_SAID = [positive_data_acceptance]
-"""No schema can say that a code is the right one, that a cursor is ours, or that a password is common. So what
+"""No schema can say that a code is right, that a cursor is ours, or that a password is common. So what
 it allows may be refused all the same, as documented."""
 
 
