@@ -31,10 +31,10 @@ $(VENV)/%.stamp: pyproject.toml $(VENV)/made.stamp
 	@touch $@
 
 run: $(VENV)/run.stamp            ## start the example backend and say what to try
-	$(PY) -m examples.backend --app $(APP) --port $(PORT)
+	$(PY) -m examples.backend --demo --app $(APP) --port $(PORT)
 
 run-real: $(VENV)/real.stamp      ## the same on PostgreSQL, Redis, an S3 and a mail server, with 2 workers
-	$(PY) -m examples.backend --real --app $(APP) --workers 2 --port $(PORT)
+	$(PY) -m examples.backend --demo --real --app $(APP) --workers 2 --port $(PORT)
 
 test: $(VENV)/test.stamp          ## every test, with branch coverage held at 100 %
 	$(PY) -m tests.run

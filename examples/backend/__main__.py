@@ -25,6 +25,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from examples.backend.domain.accounts import DEMO
+from examples.backend.fakes import seeds
 from examples.backend.fakes.process import started
 from examples.backend.serving.lifetime import NotStartedError, let_go
 from examples.backend.settings import Settings
@@ -53,6 +54,11 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
     parser.add_argument(
         "--real", action="store_true", help="start PostgreSQL, Redis, an S3 and a mail server"
+    )
+    parser.add_argument(
+        "--demo",
+        action="store_true",
+        help="have the fake provider announce some calls, to be seen",
     )
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the server has its own handler
@@ -101,12 +107,14 @@ def run(options: Namespace, stack: contextlib.ExitStack) -> None:
         settings = dataclasses.replace(settings, telephony_url=provider, demo_password=password)
         greeting += demo_to_try(address, settings.var, password)
         greeting += faults_to_try(address, settings.var, provider)
+        if options.demo and settings.webhook_tenants:
+            seeds.announce(provider, address, settings.webhook_tenants[0])
     print(f"{greeting}\nCtrl-C ends it.\n", flush=True)  # noqa: T201 - what a newcomer sees
     serve(options.app, settings, listener, options.workers)
 
 
 def real_environment(var: Path, stack: contextlib.ExitStack) -> dict[str, str]:
-    """Start the servers of the real mode; return the environment that leads the backend to them.
+    """Start the servers of the real mode; return its settings, and the addresses of these servers.
 
     What is set already is kept: it may lead to a server elsewhere.
     """
@@ -116,7 +124,7 @@ def real_environment(var: Path, stack: contextlib.ExitStack) -> dict[str, str]:
         environment = stack.enter_context(real.servers(var))
     except real.MissingError as error:
         raise NotStartedError(str(error)) from error
-    return {"BACKEND_LIMITER_STORE": "redis", **environment, **os.environ}
+    return {**real.settings(), **environment, **os.environ}
 
 
 def allow_many_connections() -> None:
