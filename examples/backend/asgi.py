@@ -73,7 +73,6 @@ def incoming_of(request: Request) -> Incoming:
         parameters=request.path_params,
         query=request.scope["query_string"].decode("latin-1"),
         headers=request.headers,
-        cookies=request.cookies,
         peer=request.client.host if request.client else None,
         read=request.body,
     )
@@ -135,7 +134,7 @@ class WithStandingHeaders:
         """Serve one connection."""
 
         async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
+            if message["type"] in {"http.response.start", "websocket.http.response.start"}:
                 names = (name.decode("latin-1").lower() for name, _ in message["headers"])
                 missing = self._standing.missing(message["status"], names)
                 added = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in missing]

@@ -85,7 +85,6 @@ def incoming_of(request: flask.Request, parameters: dict[str, str]) -> Incoming:
         parameters=parameters,
         query=request.query_string.decode("latin-1"),
         headers=request.headers,
-        cookies=request.cookies,
         peer=request.remote_addr,
         read=read,
     )

@@ -367,9 +367,7 @@ def ask(token="", **asked):
 
 def asked_by(peer="127.0.0.1", **headers):
     headers = {"host": "127.0.0.1:8000"} | {name.replace("_", "-"): value for name, value in headers.items()}
-    return Incoming(
-        method="POST", path="/", parameters={}, query="", headers=headers, cookies={}, peer=peer, read=None
-    )
+    return Incoming(method="POST", path="/", parameters={}, query="", headers=headers, peer=peer, read=None)
 
 
 @pytest.mark.parametrize(

@@ -77,4 +77,15 @@ def test_fault_96_what_sets_a_session_is_kept_by_no_cache(user, client):
 def test_another_site_cannot_have_a_browser_send_it(client, path):
     """Or it could log somebody into an account of its own, and read what they do there."""
     foreign = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}
-    assert_error(client.post(f"/api/auth/{path}", json={}, headers=foreign), 403, "FORBIDDEN")
+    by_itself = {"Authorization": "Basic YWRhOnNlY3JldA=="}  # as a browser does that has logged in at a proxy
+    for headers in (foreign, foreign | by_itself):
+        assert_error(client.post(f"/api/auth/{path}", json={}, headers=headers), 403, "FORBIDDEN")
+
+
+def test_of_two_cookies_neither_counts(server, user):
+    """Another site of the same domain can add one of its own, and no two frameworks choose alike."""
+    own = f"session={user.token}"
+    with server.client() as browser:
+        for cookies in (f"session=bogus; {own}", f"{own}; session=bogus"):
+            assert_error(browser.get("/api/auth/me", headers={"Cookie": cookies}), 401, "UNAUTHORIZED")
+        assert browser.get("/api/auth/me", headers={"Cookie": f"a=b; {own};c"}).status_code == 200

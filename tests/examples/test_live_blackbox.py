@@ -81,6 +81,7 @@ def refused(server, user, **options):
     with pytest.raises(InvalidStatus) as refusal:
         listen(server, user, **options)
     answer = refusal.value.response
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"  # as every answer has it
     answer.json = lambda: json.loads(answer.body)
     return answer
 

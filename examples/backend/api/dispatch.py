@@ -86,10 +86,22 @@ def address_of(backend: Backend, incoming: Incoming) -> str:
 
 def token_of(backend: Backend, incoming: Incoming) -> str | None:
     """Return the session token that came with the request, as a bearer token or in the cookie."""
+    bearer = bearer_of(incoming)
+    return cookie_of(incoming, cookie_name(backend)) if bearer is None else bearer
+
+
+def bearer_of(incoming: Incoming) -> str | None:
+    """Return the bearer token that came with the request."""
     scheme, _, token = (incoming.headers.get("authorization") or "").partition(" ")
-    if scheme.lower() == "bearer":
-        return token.strip()
-    return incoming.cookies.get(cookie_name(backend))
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
+def cookie_of(incoming: Incoming, name: str) -> str | None:
+    """Return a cookie's value; None if it is not there, or if there are two: one is somebody else's then."""
+    lines = [value for header, value in incoming.headers.items() if header.lower() == "cookie"]
+    cookies = [cookie.strip().partition("=") for line in lines for cookie in line.split(";")]
+    values = {value for found, _, value in cookies if found == name}
+    return values.pop() if len(values) == 1 else None
 
 
 def cookie_name(backend: Backend) -> str:
@@ -117,7 +129,8 @@ async def _admit(backend: Backend, route: Route, request: Request) -> None:
 
 def refuse_other_sites(backend: Backend, incoming: Incoming) -> None:
     """Refuse what another site has a browser send: the browser says so, and adds the cookie by itself."""
-    if incoming.method in SAFE_METHODS or "authorization" in incoming.headers:  # no browser adds that one
+    # No browser adds a bearer token by itself; a login by HTTP Basic, for a proxy of ours say, it does.
+    if incoming.method in SAFE_METHODS or bearer_of(incoming) is not None:
         return
     site, origin = incoming.headers.get("sec-fetch-site"), incoming.headers.get("origin")
     if site in {"same-origin", "none"} or origin in backend.settings.origins:

@@ -50,10 +50,6 @@ class Headers(Protocol):
         """Return all names and values."""
         ...
 
-    def __contains__(self, name: Any, /) -> bool:
-        """Return whether there is a header of this name."""
-        ...
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Incoming:
@@ -66,7 +62,6 @@ class Incoming:
     query: str
     """What stands behind the question mark, as it was sent."""
     headers: Headers
-    cookies: Mapping[str, str]
     peer: str | None
     """The address at the other end of the connection."""
     read: Callable[[], Awaitable[bytes]]

@@ -60,7 +60,6 @@ def incoming_of(websocket: WebSocket) -> Incoming:
         parameters={},
         query=websocket.url.query,
         headers=websocket.headers,
-        cookies=websocket.cookies,
         peer=websocket.client.host if websocket.client else None,
         read=read,
     )
