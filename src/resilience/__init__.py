@@ -18,15 +18,19 @@ Overload:
     `is_overload` tells. `LoadShedder` is for servers: it refuses what would not be done in time. `criticality`
     says how much work matters, `Criticality` has the levels, `current_criticality` tells which one holds.
 
+Composition:
+    `Pipeline` and `AsyncPipeline` put policies around a call, in one object.
+
 Deadlines and timeouts:
     `deadline` sets the instant by which a whole call must end, and `remaining` says how far off it is.
     `Timeout` limits one step.
 
 Errors:
     `ServiceError` with its `ErrorCode`, and what the policies raise: `CircuitOpenError`, `RateLimitedError`,
-    `BulkheadFullError`, `OverloadedError`, `StoreUnavailable`, `DeadlineExceeded` and `TimeoutExceeded`. Helpers make the usual
-    ones: `validation_error`, `authentication_error`, `authorization_error`, `not_found_error`,
-    `conflict_error`, `rate_limit_error`, `service_unavailable_error`; `throw_error` raises one.
+    `BulkheadFullError`, `OverloadedError`, `StoreUnavailable`, `DeadlineExceeded` and `TimeoutExceeded`.
+    Helpers make the usual ones: `validation_error`, `authentication_error`, `authorization_error`,
+    `not_found_error`, `conflict_error`, `rate_limit_error`, `service_unavailable_error`; `throw_error` raises
+    one.
 
 Clean-up:
     `SessionJanitor` and `AsyncSessionJanitor` end what has expired.
@@ -80,6 +84,7 @@ if TYPE_CHECKING:
         reserve_all_async,
     )
     from resilience.overload import is_overload
+    from resilience.pipeline import AsyncPipeline, Pipeline
     from resilience.retry import AsyncRetryManager, RetryBudget, RetryManager, with_retry
     from resilience.shedding import LoadShedder
     from resilience.stores import StoreUnavailable
@@ -91,6 +96,7 @@ __all__ = [
     "AdaptiveLimit",
     "AdaptiveThrottle",
     "AsyncBulkhead",
+    "AsyncPipeline",
     "AsyncRateLimiter",
     "AsyncRetryManager",
     "AsyncSessionJanitor",
@@ -105,6 +111,7 @@ __all__ = [
     "ErrorCode",
     "LoadShedder",
     "OverloadedError",
+    "Pipeline",
     "Quota",
     "RateLimitedError",
     "RateLimiter",
@@ -144,6 +151,7 @@ _LOADED_WHEN_ASKED_FOR = {
     "AdaptiveLimit": "adaptive",
     "AdaptiveThrottle": "throttle",
     "AsyncBulkhead": "bulkhead",
+    "AsyncPipeline": "pipeline",
     "AsyncRateLimiter": "limiter",
     "AsyncRetryManager": "retry",
     "AsyncSessionJanitor": "janitor",
@@ -152,6 +160,7 @@ _LOADED_WHEN_ASKED_FOR = {
     "CircuitBreaker": "breaker",
     "Decision": "limiter",
     "LoadShedder": "shedding",
+    "Pipeline": "pipeline",
     "Quota": "limiter",
     "RateLimiter": "limiter",
     "RetryBudget": "retry",

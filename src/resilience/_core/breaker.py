@@ -323,6 +323,20 @@ class Breaker:
             rest = inf
         return Period(state, number, now, self.period.window, figures, rest)
 
+    def go_on_by(self, policy: Policy, now: float) -> None:
+        """Go on by other settings: in the same state, and with the same window if both count in the same way.
+
+        Else one that counts begins a new generation, which counts afresh.
+        """
+        counts_alike = policy.rule.counts_as == self.policy.rule.counts_as
+        self.policy = policy
+        self._recovery_time = policy.recovery_time
+        period = self.period
+        if period.counts and not counts_alike:
+            ramp = None if period.passes else period.ramp
+            fresh = policy.rule.fresh(now)
+            self.period = Period(period.state, period.generation + 1, now, fresh, ramp=ramp)
+
     def retry_after(self, now: float) -> float:
         """Return the seconds until a call may be let in; 0 if at once, infinity if held open.
 

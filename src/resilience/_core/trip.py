@@ -22,6 +22,11 @@ class Rule(Protocol):
         """What the failures are held against: how many in a row, or which share of the calls."""
         ...
 
+    @property
+    def counts_as(self) -> object:
+        """What its window depends on: rules of which this is equal can take over each other's."""
+        ...
+
     def fresh(self, now: float) -> Window:
         """Return an empty window for a new generation."""
         ...
@@ -35,6 +40,11 @@ class InARow(NamedTuple):
     """Open after `threshold` failures in a row."""
 
     threshold: float
+
+    @property
+    def counts_as(self) -> object:
+        """Nothing: a row is a row."""
+        return ()
 
     def fresh(self, now: float) -> Window:  # noqa: ARG002 - a row has no duration
         """Return an empty window for a new generation."""
@@ -56,6 +66,11 @@ class Ratio(NamedTuple):
     minimum_calls: int
     seconds: float
     calls: int | None
+
+    @property
+    def counts_as(self) -> object:
+        """How far its window reaches."""
+        return (self.seconds, None) if self.calls is None else (None, self.calls)
 
     def fresh(self, now: float) -> Window:
         """Return an empty window for a new generation."""

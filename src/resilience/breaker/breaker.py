@@ -361,6 +361,18 @@ class CircuitBreaker:
         """Close it and count afresh; the outcomes of calls in flight will be ignored."""
         self._gate.apply(Event.RESET)
 
+    def continue_from(self, other: CircuitBreaker) -> None:
+        """Go on in the state of `other`, by the settings of this one; the two are one breaker from now on.
+
+        It is as open as `other` was, and keeps its window if both count in the same way. Outcomes of calls
+        that `other` has admitted count. Nothing is done where one of them is shared, and so learns from its
+        board.
+        """
+        gate = other.gate
+        if gate is not self._gate and gate.wake is None and self._gate.wake is None:
+            gate.go_on_by(self._gate)
+            self._gate = gate
+
     def __reduce__(self) -> NoReturn:
         """Refuse to be copied or pickled."""
         raise TypeError(

@@ -213,6 +213,16 @@ class Gate:
         self.core = core
         self.wake = board.enrol(self, core)
 
+    def go_on_by(self, other: Gate) -> None:
+        """Go on by the settings of `other`, in the present state."""
+        now = self.now()
+        with self.lock:
+            self.core.go_on_by(other.core.policy, now)
+        self.slow_after, self.timed, self.examines = other.slow_after, other.timed, other.examines
+        self.recorded, self.ignored = other.recorded, other.ignored
+        self.fails_by_result = other.fails_by_result
+        self.random, self.on_change = other.random, other.on_change
+
     # --- admission -------------------------------------------------------------------------------
 
     def rejects_for(self, period: Period) -> float:

@@ -111,6 +111,10 @@ class Call:
                 policy.ledger.rejected_by_breaker()
                 raise
 
+    def admitted(self, permit: Permit) -> None:
+        """Take the permit of the first attempt, which the breaker has let begin already."""
+        self._permit = permit
+
     def admit_retry(self) -> None:
         """Make sure that the retry may begin, now that its delay is over.
 

@@ -40,17 +40,17 @@ if TYPE_CHECKING:
 def run(policy: Policy, fn: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
     """Call `fn` by `policy`, whatever that asks for."""
     if policy.seconds is None:
-        return _go_on(policy, _admitted(policy), fn, args, kwargs)
+        return go_on(policy, _admitted(policy), fn, args, kwargs)
     with deadline(policy.seconds, clock=policy.clock):
-        return _go_on(policy, _admitted(policy), fn, args, kwargs)
+        return go_on(policy, _admitted(policy), fn, args, kwargs)
 
 
 async def run_async(policy: Policy, fn: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
     """Await `fn` by `policy`, whatever that asks for."""
     if policy.seconds is None:
-        return await _go_on_async(policy, _admitted(policy), fn, args, kwargs)
+        return await go_on_async(policy, _admitted(policy), fn, args, kwargs)
     with deadline(policy.seconds, clock=policy.clock):
-        return await _go_on_async(policy, _admitted(policy), fn, args, kwargs)
+        return await go_on_async(policy, _admitted(policy), fn, args, kwargs)
 
 
 def _admitted(policy: Policy) -> Call:
@@ -62,7 +62,7 @@ def _admitted(policy: Policy) -> Call:
 # --- the loop ------------------------------------------------------------------------------------
 
 
-def _go_on(policy: Policy, call: Call, fn: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
+def go_on(policy: Policy, call: Call, fn: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
     """Make attempts until `call` has ended."""
     while True:
         began = BOOKS.given_up
@@ -86,7 +86,7 @@ def _go_on(policy: Policy, call: Call, fn: Callable[..., Any], args: Args, kwarg
             pause(policy, call, delay)
 
 
-async def _go_on_async(policy: Policy, call: Call, fn: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
+async def go_on_async(policy: Policy, call: Call, fn: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
     """Make attempts until `call` has ended."""
     while True:
         began = BOOKS.given_up
@@ -106,7 +106,7 @@ async def _go_on_async(policy: Policy, call: Call, fn: Callable[..., Any], args:
             delay = call.returned(result)
             if delay is None:
                 return result
-            del result  # see _go_on
+            del result  # see go_on
         if delay or call.ends is not None:
             await pause_async(policy, call, delay)
 
@@ -194,7 +194,7 @@ def _guard_sync(policy: Policy, fn: Callable[..., Any]) -> Callable[..., Any]:
             return result
         if delay:
             pause(policy, call, delay)
-        return _go_on(policy, call, fn, args, kwargs)
+        return go_on(policy, call, fn, args, kwargs)
 
     return guarded
 
@@ -226,7 +226,7 @@ def _guard_async(policy: Policy, fn: Callable[..., Any]) -> Callable[..., Any]:
             return result
         if delay:
             await pause_async(policy, call, delay)
-        return await _go_on_async(policy, call, fn, args, kwargs)
+        return await go_on_async(policy, call, fn, args, kwargs)
 
     return guarded
 

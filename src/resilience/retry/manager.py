@@ -41,7 +41,7 @@ class _Manager(Policy):
         Raises:
             TypeError: `fn` cannot be guarded; the message says what to do.
         """
-        return _decorated(self if self._options["name"] else self.replace(name=name_of(fn)), fn)
+        return _decorated(self.named(name_of(fn)), fn)
 
 
 class RetryManager(_Manager):

@@ -14,7 +14,7 @@ from resilience.conditions import is_cancellation, matcher, result_predicate
 from resilience.events import hooks
 from resilience.retry.budget import RetryBudget, budget_of
 from resilience.retry.stats import Counts, Ledger
-from resilience.transient import NEVER_RETRIED, is_transient
+from resilience.transient import is_never_retried, is_transient
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -174,6 +174,10 @@ class Policy:
         object.__setattr__(twin, "ledger", twin.ledger.sharing_counts(self.ledger))
         return twin
 
+    def named(self, name: str) -> Self:
+        """Return itself if it was given a name, or else one that bears this one."""
+        return self if self._options["name"] else self.replace(name=name)
+
     def __setattr__(self, name: str, value: object) -> None:
         """Refuse changes: calls under way, on other threads too, go by this policy."""
         if hasattr(self, "_options"):
@@ -206,7 +210,7 @@ def _with_exceptions(retry_on: Condition) -> Callable[[Exception], bool]:
     _refuse_what_is_no_exception(retry_on)
     matches = matcher(retry_on, "retry_on")
     return lambda error: (
-        matches(error) and not isinstance(error, NEVER_RETRIED) and not is_cancellation(error)
+        matches(error) and not is_never_retried(type(error)) and not is_cancellation(error)
     )
 
 
