@@ -61,6 +61,7 @@ class ResilienceMiddleware:
         max_body: Bytes that a request's body may have, else it is answered 413; None for any number.
         body_timeout: Seconds that are waited for a request's body, in all, else it is answered 408; None for
             as long as it takes. Both bounds need asyncio.
+        path_for_log: Returns a request's path as it may be logged: some have a secret in them.
     """
 
     def __init__(
@@ -73,9 +74,12 @@ class ResilienceMiddleware:
         clock: Clock = SYSTEM_CLOCK,
         max_body: int | None = None,
         body_timeout: float | None = None,
+        path_for_log: Callable[[str], str] = str,
     ) -> None:
         self._app = app
-        self._settings = Settings(development, mapper, style, clock, max_body, body_timeout).checked()
+        self._settings = Settings(
+            development, mapper, style, clock, max_body, body_timeout, path_for_log
+        ).checked()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection; what is neither HTTP nor a WebSocket passes through."""

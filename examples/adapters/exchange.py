@@ -89,6 +89,8 @@ class Settings(NamedTuple):
     """Bytes that a request's body may have."""
     body_timeout: float | None = None
     """Seconds that are waited for a request's body, in all."""
+    path_for_log: Callable[[str], str] = str
+    """Returns a path as it may be logged: some have a secret in them."""
 
     def checked(self) -> Settings:
         """Return the settings, if the bounds are ones that can be kept."""
@@ -194,7 +196,7 @@ class Exchange:
         """Log one line, and the traceback below it such that no line of it can pass for another record."""
         if not _log.isEnabledFor(level):
             return
-        path = http.one_line(self._path.decode("utf-8", "replace"))
+        path = http.one_line(self.settings.path_for_log(self._path.decode("utf-8", "replace")))
         message = f"request {self.request_id} {what}: {http.one_line(self._method)} {path}"
         exc_info = None if exception is None else (type(exception), exception, exception.__traceback__)
         record = _log.makeRecord(_log.name, level, __file__, 0, message, (), exc_info)

@@ -16,6 +16,7 @@ from examples.backend.api import PATHS
 from examples.backend.api.dispatch import answer_at
 from examples.backend.api.http import Incoming, body_of
 from examples.backend.api.standing import StandingHeaders
+from examples.backend.api.webhooks import path_for_log
 from examples.backend.serving.websocket_asgi import live_socket
 from resilience import ErrorCode, ServiceError, service_unavailable_error
 
@@ -42,6 +43,7 @@ def create_app(backend: Backend) -> ASGIApp:
         development=settings.environment == "development",
         max_body=settings.max_body,
         body_timeout=settings.body_timeout,
+        path_for_log=path_for_log,
     )
     return WithStandingHeaders(answering, StandingHeaders(settings))
 

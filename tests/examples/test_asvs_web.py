@@ -233,6 +233,23 @@ def test_asvs_16_2_5_the_log_has_no_secrets_and_nobody_s_address(server):
         assert not re.search(rf"\b{code}\b", log)
 
 
+def test_asvs_16_2_5_nor_when_something_fails(tmp_path, app):
+    with (
+        Running(tmp_path / "var", app, webhook_tenants="nobody-can-guess-it") as server,
+        logged_in(server) as user,
+        server.client() as client,
+        opened(server, "data.db") as db,
+    ):
+        db.execute("ALTER TABLE users RENAME TO others")
+        db.execute("ALTER TABLE tenants RENAME TO others_too")
+        callback = {"CallSid": fresh_sid(), "Status": "completed"}
+        assert client.post("/api/webhooks/nobody-can-guess-it/telephony", json=callback).status_code == 500
+        assert login(client, user.email, PASSWORD).status_code == 500
+        log = server.log()
+    assert "/api/webhooks/…/telephony" in log
+    assert [each for each in ("nobody-can-guess-it", PASSWORD, user.email, user.token) if each in log] == []
+
+
 @everywhere
 def test_asvs_16_3_1_every_attempt_is_logged(server):
     with logged_in(server) as user:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from examples.backend.api import strict_json
@@ -13,8 +14,19 @@ if TYPE_CHECKING:
     from examples.backend.assembly import Backend
 
 ACCEPTED: Final = {"accepted": True}
+SECRET: Final = re.compile(r"(?<=/api/webhooks/)[^/]+")
 CALL_COMPLETED: Final = "call.completed"
 RECORDING_DELETE: Final = "recording.delete"
+
+
+def path_for_log(path: str) -> str:
+    """Return a request's path without a tenant's secret.
+
+    Example:
+        >>> path_for_log("/api/webhooks/nobody-can-guess-it/signed"), path_for_log("/api/tenant")
+        ('/api/webhooks/…/signed', '/api/tenant')
+    """
+    return SECRET.sub("…", path)
 
 
 async def admit_callback(backend: Backend, request: Request) -> None:

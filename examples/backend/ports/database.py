@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import alembic.command
 import alembic.config
-from sqlalchemy import Engine, create_engine, event, make_url, text
+from sqlalchemy import create_engine, event, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy import Connection, Table
+    from sqlalchemy import Connection, Engine, Table
     from sqlalchemy.dialects.postgresql import Insert as PostgresInsert
     from sqlalchemy.dialects.sqlite import Insert as SQLiteInsert
 
@@ -78,10 +78,13 @@ class Database:
             return work(connection)
 
     def _write(self, work: Callable[[Connection], T], tenant: str) -> T:
-        with self._writing, self.engine.connect() as connection:
-            with connection.execution_options(writes=True).begin():
-                self._enter(connection, tenant)
-                return work(connection)
+        with (
+            self._writing,
+            self.engine.connect() as connection,
+            connection.execution_options(writes=True).begin(),
+        ):
+            self._enter(connection, tenant)
+            return work(connection)
 
     def _enter(self, connection: Connection, tenant: str) -> None:
         """Tell PostgreSQL for whom this transaction is; it forgets it at the transaction's end."""
@@ -93,7 +96,12 @@ def connect(url: str, connections: int = 8) -> Engine:
     """Return an engine for `url`; it connects when it is first used."""
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
-        engine = create_engine(parsed, pool_size=connections, connect_args={"timeout": BUSY_TIMEOUT})
+        engine = create_engine(
+            parsed,
+            pool_size=connections,
+            connect_args={"timeout": BUSY_TIMEOUT},
+            hide_parameters=True,  # what fails is logged, and must not take hashes and addresses along
+        )
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
@@ -103,6 +111,7 @@ def connect(url: str, connections: int = 8) -> Engine:
         pool_size=connections,
         max_overflow=0,
         pool_timeout=BUSY_TIMEOUT,
+        hide_parameters=True,
         execution_options={"preserve_rowcount": True},  # else no INSERT tells whether it met a conflict
         pool_pre_ping=True,  # a server that was restarted costs nobody an error
         connect_args={"connect_timeout": 2, "options": options, "application_name": "backend"},
