@@ -84,37 +84,41 @@ def text(results: Results) -> str:
 
 def _text_of(name: str, result: Result) -> str:
     duration = result.scenario.duration
+    heights = _columns(shares(result), duration, min)
     lines = [f"{result.scenario.name}: {name}", "", "share of the calls that succeed"]
-    shown = shares(result)
-    heights = _columns(shown, duration, min)
     for row in reversed(range(ROWS)):
-        label = "100 %" if row == ROWS - 1 else "  0 %" if row == 0 else ""
-        lines.append(f"{label:>7} │{''.join(_block(height * ROWS - row) for height in heights)}".rstrip())
-    lines.append(f"{'':>7} └{'─' * COLUMNS}")
-    lines.append(f"{'':>9}{_ruler(result)}".rstrip())
+        label = "100 %" if row == ROWS - 1 else "0 %" if row == 0 else ""
+        lines.append(f"{label:>7} │{_row(heights, row, ROWS)}")
+    lines += [f"{'':>7} └{'─' * COLUMNS}", f"{'':>9}{_ruler(result)}"]
     series = result.series
     for label, values in (("attempts each second", series.attempts), ("requests waiting", series.waiting)):
         most = max(values)
-        columns = _columns(_over_time(values), duration, max)
-        spark = "".join(_block(height / most if most else 0.0) for height in columns)
-        lines += [f"{label}, at most {most:,}", f"{'':>9}{spark}".rstrip()]
+        parts = [(second, value / (most or 1)) for second, value in _over_time(values)]
+        lines += [f"{label}, at most {most:,}", f"{'':>9}{_row(_columns(parts, duration, max), 0, 1)}"]
     lines += ["", f"{'':9}" + "".join(f"{heading:>15}" for heading in _HEADINGS)]
     lines += [f"{row[0]:9}" + "".join(f"{cell:>15}" for cell in row[1:]) for row in _rows(result)]
     lines += ["", _summary(result), ""]
-    return "\n".join(lines)
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _columns(
     points: Sequence[tuple[float, float]], duration: float, choose: Callable[[Sequence[float]], float]
-) -> list[float]:
-    """Return a value for each column of the chart, chosen among those that fall into it."""
+) -> list[float | None]:
+    """Return a value for each column of the chart, chosen among those that fall into it; None if none do."""
     columns: list[list[float]] = [[] for _ in range(COLUMNS)]
     for at, value in points:
         first = int(at / duration * COLUMNS)
         last = max(first + 1, int((at + 1.0) / duration * COLUMNS))
         for column in columns[first:last]:
             column.append(value)
-    return [choose(column) if column else 0.0 for column in columns]
+    return [choose(column) if column else None for column in columns]
+
+
+def _row(heights: Sequence[float | None], row: int, rows: int) -> str:
+    """Return line number `row` of a chart, counted from below; a dot where nothing is known."""
+    return "".join(
+        (" " if row else "·") if height is None else _block(height * rows - row) for height in heights
+    )
 
 
 def _block(part: float) -> str:

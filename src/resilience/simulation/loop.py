@@ -103,6 +103,15 @@ def simulate(main: Callable[[SimulatedClock], Coroutine[Any, Any, T]]) -> T:
         >>> simulate(main)
         3600.0
     """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:  # as it should be
+        pass
+    else:
+        raise RuntimeError(
+            "an event loop is running in this thread, and a simulation brings its own: run it in another "
+            "thread, by await asyncio.to_thread(...)"
+        )
     with asyncio.Runner(loop_factory=SimulatedLoop) as runner:
         loop = runner.get_loop()
         return runner.run(main(SimulatedClock(loop.time)))

@@ -96,7 +96,10 @@ def checked_factory(factory: Any, where: str) -> Factory:
         raise TypeError(
             f"{where} is a {kind_of(factory).value}, and a factory is a plain function; {_ADVICE}"
         )
-    parameters = signature(factory).parameters
+    try:
+        parameters = signature(factory).parameters
+    except ValueError as error:
+        raise TypeError(f"{where} is {factory!r}, which does not say what it takes; {_ADVICE}") from error
     if "clock" not in _taken(factory):
         raise TypeError(
             f"{where} takes ({', '.join(parameters)}) and no clock, so what it makes would go by the "
