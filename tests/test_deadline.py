@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilience.deadline import CURRENT, Instant, deadline, remaining, restore
+from resilience.deadline import CURRENT, Instant, deadline, leave, remaining, restore
 from resilience.errors import DeadlineExceeded
 from resilience.testing import FakeClock
 
@@ -199,6 +199,22 @@ def test_blocks_that_are_left_crosswise_leave_nothing_behind():
 def test_what_was_set_in_another_context_is_not_restored_here():
     token = contextvars.copy_context().run(CURRENT.set, Instant(1.0, FakeClock()))
     restore(token)
+    assert CURRENT.get() is None
+
+
+def test_who_has_set_a_deadline_by_hand_leaves_it_and_those_that_others_hold_stay():
+    clock = FakeClock()
+    block = object()
+    own = Instant(clock.now() + 9.0, clock, None, block)
+    CURRENT.set(own)
+    with deadline(5.0, clock=clock):
+        leave(own, block)
+        assert remaining() == 5.0
+    assert CURRENT.get() is None
+    leave(own, block)
+    assert CURRENT.get() is None
+    CURRENT.set(own)
+    leave(own, block)
     assert CURRENT.get() is None
 
 

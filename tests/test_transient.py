@@ -43,8 +43,22 @@ from hypothesis import strategies as st
 from resilience import transient
 from resilience._core.retry_after import LONGEST
 from resilience.callables import MisuseError
-from resilience.errors import CircuitOpenError, DeadlineExceeded, ErrorCode, RateLimitedError, ServiceError
-from resilience.transient import Failure, classify, is_transient, register, retry_after_of
+from resilience.errors import (
+    CircuitOpenError,
+    DeadlineExceeded,
+    ErrorCode,
+    RateLimitedError,
+    ServiceError,
+    TimeoutExceeded,
+)
+from resilience.transient import (
+    Failure,
+    classify,
+    is_never_retried,
+    is_transient,
+    register,
+    retry_after_of,
+)
 
 
 def caused(exc, cause):
@@ -219,6 +233,15 @@ def test_our_own_errors():
 
     assert not is_transient(CircuitOpenError("storage", 1.0))
     assert not is_transient(DeadlineExceeded("the time is up"))
+
+
+def test_a_step_that_took_longer_than_its_own_timeout_may_be_repeated():
+    error = TimeoutExceeded("the time of this step is up")
+
+    assert is_transient(error)
+    assert classify(error).may_be_processed
+    assert not is_never_retried(TimeoutExceeded)
+    assert is_never_retried(DeadlineExceeded)
     assert is_transient(refused(1.0))
     assert not is_transient(refused(None))
     assert is_transient(ServiceError("no", ErrorCode.SERVICE_UNAVAILABLE))

@@ -35,14 +35,14 @@ class Instant(NamedTuple):
     clock: Clock
     outer: Instant | None = None
     """The deadline around it."""
-    block: deadline | None = None
-    """The block that it is the deadline of."""
+    block: object = None
+    """The block that it is the deadline of: a `deadline`, or one of a policy."""
 
     def left(self) -> float:
         """Return the seconds until the instant; not above 0 once it has passed."""
         return self.at - self.clock.now()
 
-    def without(self, block: deadline) -> Instant | None:
+    def without(self, block: object) -> Instant | None:
         """Return what is left of this and the deadlines around it once `block` ends.
 
         It is not always the innermost: a generator may hold a block longer than its consumer holds one.
@@ -64,6 +64,15 @@ class Instant(NamedTuple):
 
 CURRENT: Final[ContextVar[Instant | None]] = ContextVar("resilience.deadline", default=None)
 """The deadline of this context, for policies."""
+
+
+def leave(instant: Instant, block: object) -> None:
+    """Return to the deadline from before `block` set `instant`."""
+    current = CURRENT.get()
+    if current is instant:
+        CURRENT.set(instant.outer)
+    elif current is not None:  # a generator holds one that it has set meanwhile, or this is another context
+        CURRENT.set(current.without(block))
 
 
 def restore(token: Token[Instant | None]) -> None:

@@ -106,6 +106,16 @@ class AdaptiveLimitChanged(NamedTuple):
     after: int
 
 
+class TimedOut(NamedTuple):
+    """A call was cancelled because its time was up."""
+
+    name: str
+    seconds: float
+    """How long it had."""
+    by_deadline: bool
+    """Whether that was what the context's deadline left, and not the timeout's own seconds."""
+
+
 class StoreOutage(NamedTuple):
     """A limiter was asked while its store was away, and did what its `on_outage` says."""
 

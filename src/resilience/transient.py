@@ -22,7 +22,7 @@ from resilience._core import signs, taxonomy
 from resilience._core.retry_after import LONGEST, parse_retry_after
 from resilience._core.taxonomy import Failure, Rule
 from resilience.callables import Kind, MisuseError, kind_of
-from resilience.errors import CircuitOpenError, DeadlineExceeded
+from resilience.errors import CircuitOpenError, DeadlineExceeded, TimeoutExceeded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,14 +31,21 @@ if TYPE_CHECKING:
 
 _E = TypeVar("_E", bound=Exception)
 
-NEVER_RETRIED: Final = (CircuitOpenError, DeadlineExceeded, MisuseError)
-"""What no retry repeats, whatever it is told; nor what `concurrent.futures` raises for a cancellation."""
+_NEVER_RETRIED: Final = (CircuitOpenError, DeadlineExceeded, MisuseError)
 
 _DEEPEST: Final = 32
 """How many causes and nested groups are followed."""
 
 _MOST_TYPES: Final = 1024
 """How many classes are remembered with their rule, so that classes made on the fly do not pile up."""
+
+
+def is_never_retried(cls: type[BaseException]) -> bool:
+    """Whether no retry repeats what raised a `cls`, whatever it is told.
+
+    Nor does one repeat what `concurrent.futures` raises for a cancellation.
+    """
+    return issubclass(cls, _NEVER_RETRIED) and not issubclass(cls, TimeoutExceeded)
 
 
 def is_transient(exc: BaseException) -> bool:
@@ -195,7 +202,8 @@ def register(
     """
     if not (isinstance(cls, type) and issubclass(cls, Exception)):  # type: ignore[redundant-expr]  # pyright: ignore[reportUnnecessaryIsInstance] - not everyone checks types
         raise TypeError(f"{cls!r} is not a subclass of Exception: nothing else is ever transient")
-    if issubclass(cls, (NEVER_RETRIED, getattr(sys.modules.get("concurrent.futures"), "CancelledError", ()))):
+    cancelled = getattr(sys.modules.get("concurrent.futures"), "CancelledError", ())
+    if is_never_retried(cls) or issubclass(cls, cancelled):
         raise TypeError(f"{cls!r} is never retried, whatever is registered: catch it, and raise what may be")
     rule: Failure | Reader
     if callable(transient) and kind_of(transient) is Kind.SYNC:

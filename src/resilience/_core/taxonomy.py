@@ -113,6 +113,7 @@ TYPES: Final[dict[str, dict[str, Rule]]] = {
         "DeadlineExceeded": Rule.NEVER,
         "OverloadedError": Rule.NEVER,
         "RateLimitedError": Rule.RATE_LIMITED,
+        "TimeoutExceeded": Rule.PROCESSED,
     },
     "socket": {
         "gaierror": Rule.NAME,

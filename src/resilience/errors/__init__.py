@@ -9,6 +9,7 @@ responses, and `resilience.http.parse_error` turns such a response back into the
     ├── OverloadedError       the call would have added to an overload   503
     ├── RateLimitedError      the limiter refused the call               429
     └── DeadlineExceeded      the call's time was up (TimeoutError too)  504
+        └── TimeoutExceeded   one step's was, by its own timeout         504
 
 Only the deadline is a builtin error as well: whoever waits for a `TimeoutError` means just that. A
 rejection that were a `ConnectionError` would be retried by everybody who retries those.
@@ -36,6 +37,7 @@ from resilience.errors.policies import (
     DeadlineExceeded,
     OverloadedError,
     RateLimitedError,
+    TimeoutExceeded,
 )
 from resilience.errors.service import ServiceError
 
@@ -47,6 +49,7 @@ __all__ = [
     "OverloadedError",
     "RateLimitedError",
     "ServiceError",
+    "TimeoutExceeded",
     "authentication_error",
     "authorization_error",
     "conflict_error",

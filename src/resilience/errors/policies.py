@@ -216,3 +216,10 @@ class DeadlineExceeded(_PolicyError, TimeoutError):  # noqa: N818 - the name is 
     if TYPE_CHECKING:
 
         def __init__(self, message: str) -> None: ...
+
+
+class TimeoutExceeded(DeadlineExceeded):
+    """One step took longer than its own timeout allows; the deadline of the whole call had not come.
+
+    So it may be retried, where any other `DeadlineExceeded` never is.
+    """
