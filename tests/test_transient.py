@@ -233,6 +233,10 @@ def test_our_own_errors():
 
     assert not is_transient(CircuitOpenError("storage", 1.0))
     assert not is_transient(DeadlineExceeded("the time is up"))
+    assert is_transient(refused(1.0))
+    assert not is_transient(refused(None))
+    assert is_transient(ServiceError("no", ErrorCode.SERVICE_UNAVAILABLE))
+    assert not is_transient(ServiceError("timeout", ErrorCode.NOT_FOUND))
 
 
 def test_a_step_that_took_longer_than_its_own_timeout_may_be_repeated():
@@ -242,10 +246,6 @@ def test_a_step_that_took_longer_than_its_own_timeout_may_be_repeated():
     assert classify(error).may_be_processed
     assert not is_never_retried(TimeoutExceeded)
     assert is_never_retried(DeadlineExceeded)
-    assert is_transient(refused(1.0))
-    assert not is_transient(refused(None))
-    assert is_transient(ServiceError("no", ErrorCode.SERVICE_UNAVAILABLE))
-    assert not is_transient(ServiceError("timeout", ErrorCode.NOT_FOUND))
 
 
 # --- clients -------------------------------------------------------------------------------------
