@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 
+import psycopg
 import pytest
+from sqlalchemy import delete, text, update
 
 from examples.backend.domain import codes as codes_module
 from examples.backend.domain.accounts import User
 from examples.backend.domain.codes import COUNTED_FOR, LIFETIME, MAX_ATTEMPTS, OneTimeCodes, Purpose
+from examples.backend.kit import drive
 from examples.backend.ports.database import Database, migrate
-from examples.backend.ports.users import DatabaseUsers
+from examples.backend.ports.tables import users as table
+from examples.backend.ports.users import DatabaseUsers, _one_at_a_time
 from examples.backend.ports.workers import OnThreads
-from tests.examples.accounts_house import ADA, EVE, opened, opened_on, wrong
+from tests.examples.accounts_house import ADA, EVE, HOME, House, opened, opened_on, wrong
+from tests.examples.backend_process import wait_until
 
 NOW = 1_736_937_000.0
 VERIFY, RESET = Purpose.VERIFY_EMAIL, Purpose.RESET_PASSWORD
@@ -256,3 +263,44 @@ def test_a_short_key_is_refused():
 def test_migrations_run_once(tmp_path):
     for _ in range(2):
         migrate(f"sqlite:///{tmp_path / 'data.db'}")
+
+
+@contextlib.contextmanager
+def transaction(house, server):
+    """Yield a connection in a transaction of its own, for all tenants, and what waits until another waits."""
+    with (
+        house.database.engine.connect() as connection,
+        psycopg.connect(server.url, autocommit=True) as admin,
+    ):
+        name = house.database.engine.url.database
+        waiting = f"SELECT 1 FROM pg_stat_activity WHERE datname = '{name}' AND wait_event_type = 'Lock'"
+        connection.execute(text("SELECT set_config('app.tenant', '*', true)"))
+        yield connection, lambda: wait_until(lambda: admin.execute(waiting).fetchone())
+
+
+def test_who_is_just_proving_the_address_is_not_replaced(postgres_server, tmp_path):
+    with opened_on(postgres_server) as database:
+        house = House(database, tmp_path)
+        first = house.register(ADA)
+        house.clock.advance(COUNTED_FOR)  # no guess is counted any more, whose row others would wait for
+        with transaction(house, postgres_server) as (proving, wait), ThreadPoolExecutor(1) as another:
+            proving.execute(update(table).values(verified_at=1.0))
+            registered = another.submit(house.register, ADA)
+            wait()
+            proving.commit()
+        assert registered.result() != first
+        assert drive(house.users.by_email(ADA)).id == first
+
+
+def test_who_is_just_being_replaced_gets_no_code(postgres_server, tmp_path):
+    with opened_on(postgres_server) as database:
+        house = House(database, tmp_path)
+        house.register(ADA)
+        with transaction(house, postgres_server) as (replacing, wait), ThreadPoolExecutor(1) as another:
+            _one_at_a_time(replacing, ADA)
+            replacing.execute(delete(table))
+            asked = another.submit(drive, house.accounts.send_code(Purpose.VERIFY_EMAIL, ADA, HOME))
+            wait()
+            replacing.commit()
+        assert asked.result() is None
+        assert len(house.letters.to(ADA)) == 1

@@ -147,6 +147,28 @@ def test_only_the_hash_of_an_invitation_is_stored_and_the_expired_are_forgotten(
     assert stored() == [hash_of(house.letters.invitation(CAROL))]
 
 
+def test_an_invitation_proves_the_address_that_it_was_sent_to(house, ada):
+    """And not another one that is merely looked up by the same key; domain names tell them apart."""
+    invited, written = "carol@strasse.example", "carol@stra\u00dfe.example"
+    drive(house.administration.invite(ada, invited, "member"))
+    house.register(written, invitation=house.letters.invitation(invited))
+    assert house.member(house.login(invited)).user.email == invited
+    assert house.letters.to(written) == []
+
+
+def test_who_is_disabled_invites_nobody_any_more(house, ada):
+    bob = house.joined(BOB, administrator=ada, role="administrator")
+    drive(house.administration.invite(bob, CAROL, "administrator"))
+    drive(house.administration.disable(ada, bob.user.id))
+    invitation = house.letters.invitation(CAROL)
+    with pytest.raises(ServiceError) as refusal:
+        house.register(CAROL, invitation=invitation)
+    assert refusal.value.fields is not None
+    assert "invitation" in refusal.value.fields
+    drive(house.administration.enable(ada, bob.user.id))
+    house.register(CAROL, invitation=invitation)
+
+
 def test_a_new_webhook_address_voids_the_one_before_and_its_signing_secret(house, ada, eve):
     first, second = (drive(house.administration.new_webhook(ada)) for _ in range(2))
     assert first.secret != second.secret

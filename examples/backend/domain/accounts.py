@@ -80,9 +80,9 @@ class User:
         """Whether this user runs the tenant."""
         return self.role == "administrator"
 
-    def joining(self, tenant_id: str, role: Role) -> User:
-        """Return the user as one of another tenant, to which an invitation has proved the address."""
-        return replace(self, tenant_id=tenant_id, role=role, verified=True)
+    def joining(self, tenant_id: str, role: Role, email: str) -> User:
+        """Return the user as one of another tenant; an invitation has proved the address `email`."""
+        return replace(self, tenant_id=tenant_id, role=role, email=email, verified=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ class Users(Protocol):
         """Add `user`, verified, to the tenant whose `invitation` (a hash) its address has, and spend that.
 
         Return who has the address then: who had proved it before, and has it still, or the new user; None if
-        there is no such invitation.
+        there is no such invitation, or if whoever sent it has been disabled.
         """
         ...
 
@@ -283,7 +283,7 @@ class Accounts:
                 "The invitation is not valid",
                 {"invitation": "wrong, used, expired, or for another address: ask for a new one"},
             )
-        return letters.joined(user.email) if owner.id == user.id else letters.known_already(owner.email)
+        return letters.joined(owner.email) if owner.id == user.id else letters.known_already(owner.email)
 
     async def verify_email(self, email: str, digits: str, registration: str | None, address: str) -> None:
         """Accept the code that was sent to `email`, for its `registration` if that is given.

@@ -5,8 +5,9 @@ The rules:
 - Everything is asked and done by a member, within the member's own tenant. Another tenant's things are not
   found, like those that do not exist.
 - Whoever runs a tenant invites others by mail. An invitation is bound to the address that it was sent to,
-  works once, within seven days, and only its hash is kept. It is answered alike whether or not the address
-  has an account, here or elsewhere.
+  works once, within seven days, and only its hash is kept. It is void while whoever sent it is disabled, who
+  would come back by it under another name. It is answered alike whether or not the address has an account,
+  here or elsewhere.
 - Whoever is disabled is logged out at once, everywhere. The last administrator cannot be.
 - The webhooks' address has an unguessable part. A new one voids the old one and its signing secret; it is
   shown once, and only its hash is kept. The signing secret is made of the backend's secret whenever it is
@@ -79,8 +80,11 @@ class Invitation:
 
     hash: str
     tenant_id: str
+    email: str
+    """As it was typed: the invitation is sent there, so that is the address which it proves."""
     email_key: str
     role: Role
+    inviter_id: str
     expires_at: float
     """Unix seconds."""
 
@@ -174,8 +178,10 @@ class Administration:
         invitation = Invitation(
             hash=hash_of(token),
             tenant_id=tenant_id,
+            email=email,
             email_key=fold(email),
             role=role,
+            inviter_id=member.user.id,
             expires_at=now + INVITED_FOR,
         )
         await self._tenants.invite(invitation, now)

@@ -90,8 +90,10 @@ invitations: Final = Table(
     metadata,
     Column("hash", String, primary_key=True),  # of its token
     _tenant_id(),
+    Column("email", String, nullable=False),  # where it was sent
     Column("email_key", String, nullable=False),
     Column("role", String, nullable=False),  # as in `users`
+    Column("inviter_id", String, ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
     Column("expires_at", Float, nullable=False),
 )
 

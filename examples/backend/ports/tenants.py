@@ -90,8 +90,10 @@ class DatabaseTenants:
                 invitations.insert().values(
                     hash=invitation.hash,
                     tenant_id=invitation.tenant_id,
+                    email=invitation.email,
                     email_key=invitation.email_key,
                     role=invitation.role,
+                    inviter_id=invitation.inviter_id,
                     expires_at=invitation.expires_at,
                 )
             )

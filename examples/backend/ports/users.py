@@ -47,7 +47,7 @@ class DatabaseUsers:
         def register(db: Connection) -> User | None:
             _one_at_a_time(db, user.email_key)
             count = _count_of_guesses(db, user.email_key, code)
-            _drop_unproven(db, user.email_key)
+            _drop_unproven(db, users.c.email_key == user.email_key)
             owner = _find(db, users.c.email_key == user.email_key)
             if owner is None:
                 name = user.name or user.email
@@ -63,7 +63,7 @@ class DatabaseUsers:
         """Add `user`, verified, to the tenant whose `invitation` (a hash) its address has, and spend that.
 
         Return who has the address then: who had proved it before, and has it still, or the new user; None if
-        there is no such invitation.
+        there is no such invitation, or if whoever sent it has been disabled.
         """
 
         def join(db: Connection) -> User | None:
@@ -72,15 +72,16 @@ class DatabaseUsers:
                 invitations.c.hash == invitation,
                 invitations.c.email_key == user.email_key,
                 invitations.c.expires_at > now,
+                invitations.c.inviter_id.in_(select(users.c.id).where(users.c.disabled_at.is_(None))),
             )
-            invited = db.execute(spent.returning(invitations.c.tenant_id, invitations.c.role)).one_or_none()
+            invited = db.execute(spent.returning(invitations)).one_or_none()
             if invited is None:
                 return None
-            _drop_unproven(db, user.email_key)
+            _drop_unproven(db, users.c.email_key == user.email_key)
             owner = _find(db, users.c.email_key == user.email_key)
             if owner is not None:
                 return owner
-            member = user.joining(invited.tenant_id, invited.role)
+            member = user.joining(invited.tenant_id, invited.role, invited.email)
             _add(db, member, now)
             return member
 
@@ -100,6 +101,7 @@ class DatabaseUsers:
         """Put `code` in place of the old one; return the address to send it to, if it awaits one."""
 
         def replace(db: Connection) -> str | None:
+            _one_at_a_time(db, email_key)
             user = _find(db, users.c.email_key == email_key, AWAITS[code.purpose])
             if user is None:
                 return None
@@ -170,9 +172,8 @@ class DatabaseUsers:
 
     async def forget_unproven(self, before: float) -> int:
         """Forget those who registered before then and never proved their address; return how many."""
-        unproven = select(users.c.tenant_id).where(users.c.verified_at.is_(None), users.c.created_at < before)
-        forget = delete(tenants).where(tenants.c.id.in_(unproven))
-        return await self._database.write(lambda db: db.execute(forget).rowcount, tenant=EVERY)
+        is_old = users.c.created_at < before
+        return await self._database.write(lambda db: _drop_unproven(db, is_old), tenant=EVERY)
 
     async def by_email(self, email_key: str) -> User | None:
         """Return the user of this address."""
@@ -204,10 +205,15 @@ def _find(db: Connection, *conditions: ColumnElement[bool]) -> User | None:
     return None if row is None else user_of(row)
 
 
-def _drop_unproven(db: Connection, email_key: str) -> None:
-    """Forget who has registered the address without ever proving it, and the tenant that was opened so."""
-    unproven = select(users.c.tenant_id).where(users.c.email_key == email_key, users.c.verified_at.is_(None))
-    db.execute(delete(tenants).where(tenants.c.id.in_(unproven)))
+def _drop_unproven(db: Connection, condition: ColumnElement[bool]) -> int:
+    """Forget who has registered without ever proving the address, and the tenants that they opened.
+
+    The users go first: an address that is being proved at this moment is waited for, and stays.
+    """
+    unproven = delete(users).where(condition, users.c.verified_at.is_(None))
+    opened = db.execute(unproven.returning(users.c.tenant_id)).scalars().all()
+    db.execute(delete(tenants).where(tenants.c.id.in_(opened)))
+    return len(opened)
 
 
 def _add(db: Connection, user: User, now: float) -> None:
@@ -301,7 +307,7 @@ def _put_code(db: Connection, user: User, code: OneTimeCode, count: Count | None
 
 
 def _one_at_a_time(db: Connection, email_key: str) -> None:
-    """Have those who register one address at the same time do it one after the other.
+    """Have those who register an address, or ask for a code for it, at the same time do so one by one.
 
     SQLite has one writer anyhow. PostgreSQL lets go of the lock at the transaction's end.
     """

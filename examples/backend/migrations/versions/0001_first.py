@@ -131,18 +131,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant_id", "delivery_id", name=op.f("pk_deliveries")),
     )
     op.create_table(
-        "invitations",
-        sa.Column("hash", sa.String(), nullable=False),
-        sa.Column("tenant_id", sa.String(), nullable=False),
-        sa.Column("email_key", sa.String(), nullable=False),
-        sa.Column("role", sa.String(), nullable=False),
-        sa.Column("expires_at", sa.Float(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["tenant_id"], ["tenants.id"], name=op.f("fk_invitations_tenant_id"), ondelete="CASCADE"
-        ),
-        sa.PrimaryKeyConstraint("hash", name=op.f("pk_invitations")),
-    )
-    op.create_table(
         "live_events",
         sa.Column("id", COUNTED, nullable=False),
         sa.Column("tenant_id", sa.String(), nullable=False),
@@ -202,6 +190,23 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("user_id", "purpose", name=op.f("pk_codes")),
     )
     op.create_table(
+        "invitations",
+        sa.Column("hash", sa.String(), nullable=False),
+        sa.Column("tenant_id", sa.String(), nullable=False),
+        sa.Column("email", sa.String(), nullable=False),
+        sa.Column("email_key", sa.String(), nullable=False),
+        sa.Column("role", sa.String(), nullable=False),
+        sa.Column("inviter_id", sa.String(), nullable=False),
+        sa.Column("expires_at", sa.Float(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["inviter_id"], ["users.id"], name=op.f("fk_invitations_inviter_id"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(
+            ["tenant_id"], ["tenants.id"], name=op.f("fk_invitations_tenant_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("hash", name=op.f("pk_invitations")),
+    )
+    op.create_table(
         "jobs",
         sa.Column("call_sid", sa.String(), nullable=False),
         sa.Column("tenant_id", sa.String(), nullable=False),
@@ -232,11 +237,11 @@ OF_A_TENANT = (
     "call_events",
     "calls",
     "deliveries",
-    "invitations",
     "live_events",
     "numbers",
     "users",
     "codes",
+    "invitations",
     "jobs",
 )
 
@@ -254,11 +259,11 @@ def downgrade() -> None:
     if op.get_bind().dialect.name == "postgresql":
         op.drop_table("resilience_sessions")
     op.drop_table("jobs")
+    op.drop_table("invitations")
     op.drop_table("codes")
     op.drop_table("users")
     op.drop_table("numbers")
     op.drop_table("live_events")
-    op.drop_table("invitations")
     op.drop_table("deliveries")
     op.drop_table("calls")
     op.drop_table("call_events")
