@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from contextlib import suppress
 
 import pytest
 
@@ -16,6 +17,7 @@ from resilience.simulation.scenario import Scenario
 from resilience.simulation.server import Server, Work, settle
 from resilience.simulation.triggers import down, failing, slow
 from resilience.simulation.world import World
+from resilience.transient import is_transient
 
 
 def ask(server, patience, *, trouble=(), ask_at=None, until=30.0):
@@ -194,8 +196,29 @@ def test_a_production_breaker_guards_a_server():
 
     server = Server(workers=1, policy=policy, **SLOW)
     answers, _ = ask(server, [9] * 4, trouble=[failing(1.0)], ask_at=[0.0, 2.0, 4.0, 6.0])
-    failed = (1.0, "ConnectionResetError")
-    assert answers == [failed, failed, (0.0, "CircuitOpenError"), (0.0, "CircuitOpenError")]
+    failed, rejected = (1.0, "ConnectionResetError"), (0.0, "ServiceError")
+    assert answers == [failed, failed, rejected, rejected]
+
+
+async def test_clients_see_a_response_and_may_try_again():
+    """Our own open breaker is never retried; one on the other side is a 503 like any other."""
+
+    def open_breaker(clock):
+        breaker = CircuitBreaker(1, 60.0, recovery_jitter=0.0, clock=clock)
+        with suppress(ConnectionError), breaker.guard():
+            raise ConnectionError
+        return breaker
+
+    async def main(clock):
+        world = World(Scenario(servers=Server(policy=open_breaker)), clock)
+        reply = world.loop.create_future()
+        world.servers[0].receive(Work(reply, math.inf))
+        await asyncio.wait([reply])
+        return reply.exception()
+
+    error = await asyncio.to_thread(simulate, main)
+    assert (error.status, error.retry_after) == (503, 60.0)
+    assert is_transient(error)
 
 
 def test_a_fault_of_the_policy_ends_the_run():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from resilience.deadline import deadline
@@ -12,7 +14,7 @@ from resilience.simulation.distributions import Constant
 from resilience.simulation.log import Outcome
 from resilience.simulation.loop import simulate
 from resilience.simulation.scenario import Scenario, run
-from resilience.simulation.server import Server
+from resilience.simulation.server import Server, Work
 from resilience.simulation.triggers import Trigger, down, lossy, spike
 from resilience.simulation.world import World
 
@@ -45,6 +47,21 @@ def test_an_attempt_ends_at_its_timeout():
         for place, outcome in enumerate(log.outcome)
         if outcome == Outcome.FAILED
     } == {1.0}
+
+
+def test_attempts_that_ended_leave_no_cycles_behind():
+    """Each would hold its frames until a collection, of which a long collapse would need very many."""
+    gc.collect()
+    gc.disable()
+    try:
+        result = run(ONE.replace(clients=OpenLoop(rate=5.0, processes=2, timeout=0.125)))
+        left = [one for one in gc.get_objects() if type(one) in {TimeoutError, Work}]
+
+    finally:
+        gc.enable()
+    assert result.log.outcome.count(Outcome.FAILED) > 50
+    assert result.log.wasted_at
+    assert len(left) <= 5  # those that were under way when the run ended
 
 
 def test_without_a_timeout_it_takes_as_long_as_it_takes():

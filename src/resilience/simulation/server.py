@@ -5,7 +5,8 @@ Rules:
       what nobody waits for any more.
     - A refusal costs the server nothing and reaches the client at once; that is what makes it worth having.
     - A server may have a policy of its own, a production object such as a limit of concurrency. It stands
-      before the queue, and sees the time that the client has left as the deadline of its context.
+      before the queue, and sees the time that the client has left as the deadline of its context. The client
+      gets its rejections as a response, with code and `retry_after`.
 """
 
 from __future__ import annotations
@@ -211,10 +212,13 @@ class Serving:
             else:
                 with deadline(max(0.0, work.until - self._now()), clock=self._clock):
                     await guarded(work)
-        except (ServiceError, OSError) as failure:
-            error = failure
+        except ServiceError as rejection:
+            # What a client sees is a response, not the class of our own that was raised.
+            error = ServiceError(rejection.message, rejection.code, retry_after=rejection.retry_after)
             if not work.is_over:
                 self._log.refused(self._now())
+        except OSError as failure:
+            error = failure
         self._carry(work.answer, error)
 
     async def _serve(self, work: Work) -> None:
