@@ -25,6 +25,9 @@ Deadlines and timeouts:
     `deadline` sets the instant by which a whole call must end, and `remaining` says how far off it is.
     `Timeout` limits one step.
 
+Other ways out:
+    `Fallback` answers with something else where a call fails.
+
 Errors:
     `ServiceError` with its `ErrorCode`, and what the policies raise: `CircuitOpenError`, `RateLimitedError`,
     `BulkheadFullError`, `OverloadedError`, `StoreUnavailable`, `DeadlineExceeded` and `TimeoutExceeded`.
@@ -69,6 +72,7 @@ if TYPE_CHECKING:
     from resilience.adaptive import AdaptiveLimit
     from resilience.breaker import BreakerRegistry, CircuitBreaker
     from resilience.bulkhead import AsyncBulkhead, Bulkhead
+    from resilience.fallback import Fallback
     from resilience.janitor import AsyncSessionJanitor, SessionJanitor
     from resilience.limiter import (
         AsyncRateLimiter,
@@ -109,6 +113,7 @@ __all__ = [
     "DeadlineExceeded",
     "Decision",
     "ErrorCode",
+    "Fallback",
     "LoadShedder",
     "OverloadedError",
     "Pipeline",
@@ -159,6 +164,7 @@ _LOADED_WHEN_ASKED_FOR = {
     "Bulkhead": "bulkhead",
     "CircuitBreaker": "breaker",
     "Decision": "limiter",
+    "Fallback": "fallback",
     "LoadShedder": "shedding",
     "Pipeline": "pipeline",
     "Quota": "limiter",

@@ -116,6 +116,24 @@ class TimedOut(NamedTuple):
     """Whether that was what the context's deadline left, and not the timeout's own seconds."""
 
 
+class FallbackUsed(NamedTuple):
+    """A call failed, and something else was returned instead."""
+
+    name: str
+    exception: Exception
+    """What the call raised."""
+
+
+class FallbackFailed(NamedTuple):
+    """A call failed, and so did what should have answered for it."""
+
+    name: str
+    exception: Exception
+    """What the call raised."""
+    failure: Exception
+    """What the fallback raised, which the caller gets."""
+
+
 class StoreOutage(NamedTuple):
     """A limiter was asked while its store was away, and did what its `on_outage` says."""
 
