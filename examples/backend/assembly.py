@@ -9,6 +9,7 @@ import contextlib
 import hmac
 import os
 import secrets
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from examples.adapters import note
@@ -94,11 +95,12 @@ class Backend:
 
         self._board = _board(settings)
         self._counts = _counts(settings, kit)
-        self.limits = Limits(
-            lambda quota, name: kit.limiter(quota, name=name, store=self._counts), kit.acquire_all, note
-        )
+        self.limits = Limits(partial(kit.limiter, store=self._counts), kit.acquire_all, note)
         self._hashing = kit.workers(
-            "Password checking", threads=settings.hashing_threads, queue=settings.hashing_queue
+            "Password checking",
+            threads=settings.hashing_threads,
+            queue=settings.hashing_queue,
+            apart=True,  # a hash takes 19 MiB, which the allocator would keep for each thread of a server
         )
         self._files = kit.workers("The disk", threads=4, queue=1000)
         self._mailing = kit.workers("The mail server", threads=1, queue=10)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from contextlib import contextmanager
+from functools import partial
 
 import argon2
 import psycopg
@@ -97,9 +98,7 @@ class House:
         self.store = kit.sqlite_sessions(folder / "sessions.db", clock=clock, idle_timeout=100.0)
         self.sessions = ClosingSessions(self.store, kit.janitor(self.store, sockets=self.sockets))
         counts = MemoryStore(clock=clock)
-        self.limits = Limits(
-            lambda quota, name: kit.limiter(quota, name=name, store=counts), kit.acquire_all, lambda _: None
-        )
+        self.limits = Limits(partial(kit.limiter, store=counts), kit.acquire_all, lambda _: None)
         common = {
             "users": self.users,
             "passwords": self.passwords,

@@ -98,9 +98,7 @@ class House:
             database=self.database,
             tenants=self,
             limits=Limits(
-                lambda quota, name: self.kit.limiter(quota, name=name, store=store),
-                self.kit.acquire_all,
-                lambda _: None,
+                functools.partial(self.kit.limiter, store=store), self.kit.acquire_all, lambda _: None
             ),
             counts=store,
             board=None,

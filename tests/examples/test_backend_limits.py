@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import secrets
+from functools import partial
+
 import pytest
 
 from examples.backend.domain.limits import Limits
 from examples.backend.kit import BlockingKit, drive
 from resilience.errors import RateLimitedError
-from resilience.stores.memory import MemoryStore
+from resilience.stores import StoreUnavailable
 from resilience.testing import FakeClock
+from tests.limiter.servers import Server
 
 MINUTE = 60.0
 HOUR = 3600.0
@@ -25,11 +29,14 @@ def decisions():
 
 
 @pytest.fixture
-def limits(clock, decisions):
-    kit, store = BlockingKit(), MemoryStore(clock=clock)
-    return Limits(
-        lambda quota, name: kit.limiter(quota, name=name, store=store), kit.acquire_all, decisions.append
-    )
+def store(clock):
+    return Server(clock)
+
+
+@pytest.fixture
+def limits(store, decisions):
+    kit = BlockingKit()
+    return Limits(partial(kit.limiter, store=store), kit.acquire_all, decisions.append)
 
 
 def refusal(attempt):
@@ -108,6 +115,23 @@ def test_fault_91_a_flood_of_codes_from_one_sender_is_bounded(limits):
     assert attempts == [None] * 20 + ["resend-address"]
 
 
+def test_fault_91_a_flood_of_registrations_of_one_address_is_bounded_by_the_day(limits, clock):
+    """Each sends a mail, to its owner or for the code."""
+    sent = 0
+    for minute in range(24 * 60):
+        for sender in range(10):
+            sent += refusal(limits.registration("ada", f"{minute % 7}.{sender}")) is None
+        clock.advance(MINUTE)
+    assert sent == 20
+
+
+def test_fault_80_one_sender_cannot_keep_an_address_from_being_registered(limits, clock):
+    for _ in range(12 * 60):
+        refusal(limits.registration("ada", "attacker"))
+        clock.advance(MINUTE)
+    assert refusal(limits.registration("ada", "home")) is None
+
+
 def test_fault_80_one_sender_cannot_use_up_the_codes_of_an_address(limits, clock):
     for _ in range(12 * 60):
         refusal(limits.code("reset-password", "ada", "attacker"))
@@ -130,7 +154,7 @@ def test_invitations_are_limited_by_tenant_and_by_whom_they_are_for(limits):
 @pytest.mark.parametrize(
     ("attempt", "number", "window"),
     [
-        (lambda limits: limits.registration("1"), 5, 15 * MINUTE),
+        (lambda limits: limits.registration(secrets.token_hex(), "1"), 5, 15 * MINUTE),
         (lambda limits: limits.verification("verify-email", "ada", "1"), 5, 5 * MINUTE),
         (lambda limits: limits.password("ada"), 6, 15 * MINUTE),
     ],
@@ -159,3 +183,27 @@ def test_the_api_and_the_webhooks_have_large_quotas(limits):
     deliveries = [refusal(limits.webhook("telephony", "demo")) for _ in range(1001)]
     assert deliveries.count(None) == 1000
     assert refusal(limits.webhook("telephony", "other")) is None
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        lambda limits: limits.login("ada", "1"),
+        lambda limits: limits.registration("ada", "1"),
+        lambda limits: limits.verification("verify-email", "ada", "1"),
+        lambda limits: limits.code("verify-email", "ada", "1"),
+        lambda limits: limits.password("ada"),
+        lambda limits: limits.invitation("tenant", "ada"),
+    ],
+    ids=["login", "registration", "verification", "code", "password", "invitation"],
+)
+def test_asvs_16_5_3_nobody_is_let_in_while_guesses_cannot_be_counted(limits, store, attempt):
+    store.is_away = True
+    with pytest.raises(StoreUnavailable):
+        drive(attempt(limits))
+
+
+def test_asvs_16_5_2_who_is_in_goes_on_meanwhile_and_webhooks_are_taken(limits, store):
+    store.is_away = True
+    assert [refusal(limits.api("user:1")) for _ in range(200)] == [None] * 200
+    assert refusal(limits.webhook("telephony", "demo")) is None

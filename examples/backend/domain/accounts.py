@@ -247,11 +247,11 @@ class Accounts:
             The registration's id, for `verify_email`; one as good as any if the address has an account.
 
         Raises:
-            RateLimitedError: Too many registrations from this network address.
+            RateLimitedError: Too many registrations from this network address, or of this email address.
             ServiceError: The password is known to too many, or the invitation is not valid (400).
         """
         begun_at = self._pace.begin()
-        await self._limits.registration(address)
+        await self._limits.registration(fold(email), address)
         await self._rules.check(password)
         user = User(
             id=secrets.token_hex(16),

@@ -15,8 +15,12 @@ already stays so.
 An attempt counts whether the password was right or wrong. The answer comes only after the hashing, which is
 what the limit protects; and of a thousand parallel attempts exactly six are let in, whatever they bring.
 
-Codes are limited in the same way, for each purpose by itself: their mails cost money and annoy, and guesses
-at them are what an attacker has them sent for.
+Codes and registrations are limited in the same way: their mails cost money and annoy, and guesses at codes
+are what an attacker has them sent for.
+
+While the store that counts is away, nobody is let in by what it would count: logging in, codes, registrations
+and the like are answered 503. Whoever is logged in goes on, uncounted, and webhooks are taken, since they come
+again only once or twice: neither limit guards a secret.
 """
 
 from __future__ import annotations
@@ -41,7 +45,7 @@ class Limits:
     Email addresses come folded; network addresses as `resilience.http.client_key` has them.
 
     Args:
-        limiter: Makes a limiter of a quota and a name, all counting in one store.
+        limiter: Makes a limiter of a quota, with the options of a `RateLimiter`; all count in one store.
         acquire_all: Charges several of them, all or none.
         on_decision: Told of each decision, so that a shell can send the figures with its answer.
 
@@ -51,32 +55,36 @@ class Limits:
 
     def __init__(
         self,
-        limiter: Callable[[str, str], Limiter],
+        limiter: Callable[..., Limiter],
         acquire_all: AcquireAll,
         on_decision: Callable[[Decision], object],
     ) -> None:
         self._acquire_all = acquire_all
         self._on_decision = on_decision
-        self._login = limiter("6/15 minutes", "login")
-        self._login_address = limiter("50/hour", "login-address")
-        self._login_email = limiter("100/hour", "login-email")
-        self._registration = limiter("5/15 minutes", "registration")
-        self._verification = limiter("5/5 minutes", "verification")
-        self._verification_address = limiter("50/hour", "verification-address")
-        self._resend = limiter("3/2 minutes", "resend")
-        self._resend_pair = limiter("5/day", "resend-pair")
-        self._resend_address = limiter("20/hour", "resend-address")
-        self._resend_email = limiter("20/day", "resend-email")
-        self._password = limiter("6/15 minutes", "password")
-        self._invitation_tenant = limiter("20/hour", "invitation-tenant")
-        self._invitation_email = limiter("5/day", "invitation-email")
-        self._api = limiter("100/15 minutes", "api")
-        self._webhook = limiter("1000/minute", "webhook")
+        self._login = limiter("6/15 minutes", name="login")
+        self._login_address = limiter("50/hour", name="login-address")
+        self._login_email = limiter("100/hour", name="login-email")
+        self._registration = limiter("5/15 minutes", name="registration")
+        self._registration_pair = limiter("5/day", name="registration-pair")
+        self._registration_email = limiter("20/day", name="registration-email")
+        self._verification = limiter("5/5 minutes", name="verification")
+        self._verification_address = limiter("50/hour", name="verification-address")
+        self._resend = limiter("3/2 minutes", name="resend")
+        self._resend_pair = limiter("5/day", name="resend-pair")
+        self._resend_address = limiter("20/hour", name="resend-address")
+        self._resend_email = limiter("20/day", name="resend-email")
+        self._password = limiter("6/15 minutes", name="password")
+        self._invitation_tenant = limiter("20/hour", name="invitation-tenant")
+        self._invitation_email = limiter("5/day", name="invitation-email")
+        self._api = limiter("100/15 minutes", name="api", on_outage="open")
+        self._webhook = limiter("1000/minute", name="webhook", on_outage="open")
         self.all: Final = (
             self._login,
             self._login_address,
             self._login_email,
             self._registration,
+            self._registration_pair,
+            self._registration_email,
             self._verification,
             self._verification_address,
             self._resend,
@@ -98,9 +106,16 @@ class Limits:
             (self._login_email, (email,)),
         )
 
-    async def registration(self, address: str) -> None:
-        """Charge a registration: 5 in 15 minutes from a network address."""
-        await self._charge((self._registration, (address,)))
+    async def registration(self, email: str, address: str) -> None:
+        """Charge a registration: 5 in 15 minutes from a network address.
+
+        20 a day of an email address, which gets a mail each time, and 5 a day for the pair: see `code`.
+        """
+        await self._charge(
+            (self._registration, (address,)),
+            (self._registration_pair, (email, address)),
+            (self._registration_email, (email,)),
+        )
 
     async def verification(self, purpose: str, email: str, address: str) -> None:
         """Charge an attempt at a code.
