@@ -20,7 +20,7 @@ from examples.backend.ports.crew import TaskCrew, ThreadCrew
 from examples.backend.ports.flights import SharedByTasks, SharedByThreads
 from examples.backend.ports.http_client import AsyncClient, BlockingClient
 from examples.backend.ports.live import TaskMailbox, ThreadMailbox
-from examples.backend.ports.workers import InThisThread, OnThreads
+from examples.backend.ports.workers import InThisThread, OnOtherThreads, OnThreads
 from resilience import (
     AsyncRateLimiter,
     AsyncRetryManager,
@@ -88,8 +88,8 @@ class Running(Protocol):
 class Kit(Protocol):
     """What both kits offer."""
 
-    def workers(self, name: str, *, threads: int, queue: int) -> Workers:
-        """Return who does work that blocks."""
+    def workers(self, name: str, *, threads: int, queue: int, apart: bool = False) -> Workers:
+        """Return who does work that blocks; `apart`, on threads of its own in any case."""
         ...
 
     def retries(self, **options: Any) -> Retries:
@@ -158,8 +158,9 @@ class Kit(Protocol):
 class AsyncKit:
     """For an event loop: what waits is awaited."""
 
-    def workers(self, name: str, *, threads: int, queue: int) -> Workers:
-        """Return who does work that blocks."""
+    def workers(self, name: str, *, threads: int, queue: int, apart: bool = True) -> Workers:
+        """Return who does work that blocks; always apart, since the event loop must go on."""
+        del apart
         return OnThreads(name, threads=threads, queue=queue)
 
     def retries(self, **options: Any) -> Retries:
@@ -230,9 +231,10 @@ class AsyncKit:
 class BlockingKit:
     """For a thread a request: what waits blocks the thread, and nothing suspends."""
 
-    def workers(self, name: str, *, threads: int, queue: int) -> Workers:
-        """Return who does work that blocks."""
-        return InThisThread(name, threads=threads, queue=queue)
+    def workers(self, name: str, *, threads: int, queue: int, apart: bool = False) -> Workers:
+        """Return who does work that blocks; `apart`, on threads of its own in any case."""
+        kind = OnOtherThreads if apart else InThisThread
+        return kind(name, threads=threads, queue=queue)
 
     def retries(self, **options: Any) -> Retries:
         """Return a retry manager with these options."""

@@ -135,6 +135,15 @@ def test_retries_are_made_counted_and_given_another_breaker(kit):
         run(kit, retries.replace(circuit_breaker=breaker).execute(fails_twice, "that"))
 
 
+@pytest.mark.parametrize("apart", [True, False])
+def test_work_is_done_apart_if_that_is_wanted(apart):
+    workers = BlockingKit().workers("Hashing", threads=1, queue=0, apart=apart)
+
+    assert (drive(workers.run(threading.get_ident)) != threading.get_ident()) is apart
+    workers.close()
+
+
+
 @both()
 def test_limits_are_counted(kit):
     store = MemoryStore()

@@ -59,18 +59,37 @@ class OnThreads:
         Raises:
             ServiceError: The queue is full (503), and nothing was begun.
         """
-        if not self._places.acquire(blocking=False):
-            raise service_unavailable_error(self._name, retry_after=1.0)
-        future = self._pool.submit(work, *args, **kwargs)
-        future.add_done_callback(self._leave)
-        return await asyncio.wrap_future(future)
+        return await asyncio.wrap_future(self._begin(work, *args, **kwargs))
 
     def close(self) -> None:
         """Finish what has begun, and end the threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
+    def _begin(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        if not self._places.acquire(blocking=False):
+            raise service_unavailable_error(self._name, retry_after=1.0)
+        future = self._pool.submit(work, *args, **kwargs)
+        future.add_done_callback(self._leave)
+        return future
+
     def _leave(self, _done: Future[T]) -> None:
         self._places.release()
+
+
+class OnOtherThreads(OnThreads):
+    """A few threads that do one kind of work for threads, which wait for it. It never suspends.
+
+    For what takes much memory: an allocator keeps what a thread has once had, so it had better be few that
+    ever have it.
+    """
+
+    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what `work` returns, called on one of the threads, while this one waits.
+
+        Raises:
+            ServiceError: The queue is full (503), and nothing was begun.
+        """
+        return self._begin(work, *args, **kwargs).result()
 
 
 class InThisThread:
