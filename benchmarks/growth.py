@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 BLOCKS = 20
-WARM_UP = 2
-"""Blocks at the beginning that are left out: caches and pools fill up once."""
 HOUR = 3600.0
 
 
@@ -26,7 +24,7 @@ class Growth(NamedTuple):
     """How a series in MiB grew. Slopes are MiB an hour."""
 
     first: float
-    """The mean of the first block after the warm-up."""
+    """The mean of the first block."""
     last: float
     slope: float
     low: float
@@ -45,7 +43,7 @@ def growth(samples: Sequence[tuple[float, float]]) -> Growth:
         1.0
     """
     size = len(samples) // BLOCKS
-    blocks = [samples[begin : begin + size] for begin in range(WARM_UP * size, BLOCKS * size, size)]
+    blocks = [samples[begin : begin + size] for begin in range(0, BLOCKS * size, size)]
     points = [(fmean(at for at, _ in block), fmean(held for _, held in block)) for block in blocks]
     slopes = sorted(
         (b - a) / (then - now) * HOUR for (now, a), (then, b) in itertools.combinations(points, 2)
