@@ -255,14 +255,20 @@ class Collecting(Slots):
 
     garbage = None
 
-    def arrive(self, waiter, priority):
-        arrived = super().arrive(waiter, priority)
-        self.collect()
-        return arrived
+    def __init__(self, *args):
+        super().__init__(*args)
+        slots = self
 
-    def release(self):
+        class Lines(dict):
+            def setdefault(self, *args):  # when it was found that an arrival has to wait
+                slots.collect()
+                return super().setdefault(*args)
+
+        self._lines = Lines()
+
+    def leave(self, waiter, priority):  # when it was chosen who gets a place
         self.collect()
-        return super().release()
+        return super().leave(waiter, priority)
 
     def collect(self):
         garbage, self.garbage = self.garbage, None
