@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from resilience.simulation import controls
 from resilience.simulation.clients import ClosedLoop, OpenLoop
 from resilience.simulation.clock import BlockingError, SimulatedClock
 from resilience.simulation.distributions import Constant, Exponential, LogNormal, Mixture
@@ -39,6 +40,7 @@ __all__ = [
     "SimulatedLoop",
     "StandstillError",
     "Trigger",
+    "controls",
     "down",
     "failing",
     "lossy",
