@@ -323,9 +323,31 @@ def test_sqlite_is_told_by_its_result_code():
 
 
 @pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("SQLITE_FULL", "SERVICE_UNAVAILABLE"),
+        ("SQLITE_IOERR_WRITE", "SERVICE_UNAVAILABLE"),
+        ("SQLITE_READONLY_DBMOVED", "SERVICE_UNAVAILABLE"),
+        ("SQLITE_CANTOPEN", "SERVICE_UNAVAILABLE"),
+        ("SQLITE_CORRUPT_INDEX", "DATABASE_ERROR"),
+    ],
+)
+def test_a_disk_that_is_full_or_gone_is_no_mistake_of_ours(name, code):
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorname = name
+    assert to_service_error(error).code == code
+
+
+LOST = psycopg.OperationalError("consuming input failed: server closed the connection unexpectedly")
+
+
+@pytest.mark.parametrize(
     ("exception", "code"),
     [
         (psycopg.OperationalError("no password"), "DATABASE_ERROR"),
+        (psycopg.errors.ConnectionTimeout("connection timeout expired"), "SERVICE_UNAVAILABLE"),
+        (LOST, "SERVICE_UNAVAILABLE"),
+        (sa.exc.OperationalError("SELECT 1", {}, LOST), "SERVICE_UNAVAILABLE"),
         (sqlite3.ProgrammingError("closed"), "DATABASE_ERROR"),
         (sa.exc.InvalidRequestError("x"), "DATABASE_ERROR"),
         (sa.exc.NoResultFound("x"), "RESOURCE_NOT_FOUND"),

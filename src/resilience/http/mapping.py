@@ -206,7 +206,11 @@ _SQLSTATE: Final = {
 _SQLITE: Final = {
     "SQLITE_BUSY": ErrorCode.SERVICE_UNAVAILABLE,
     "SQLITE_LOCKED": ErrorCode.SERVICE_UNAVAILABLE,
+    # Of these, a name that goes on is the same in detail: SQLITE_IOERR_WRITE.
     "SQLITE_FULL": ErrorCode.SERVICE_UNAVAILABLE,
+    "SQLITE_IOERR": ErrorCode.SERVICE_UNAVAILABLE,  # a full disk too, for the file beside the database
+    "SQLITE_READONLY": ErrorCode.SERVICE_UNAVAILABLE,
+    "SQLITE_CANTOPEN": ErrorCode.SERVICE_UNAVAILABLE,
     "SQLITE_CONSTRAINT_UNIQUE": ErrorCode.DUPLICATE_ENTRY,
     "SQLITE_CONSTRAINT_PRIMARYKEY": ErrorCode.DUPLICATE_ENTRY,
     "SQLITE_CONSTRAINT_FOREIGNKEY": ErrorCode.CONFLICT,
@@ -226,7 +230,9 @@ def _database_code(exception: Exception) -> ErrorCode | None:
         return _SQLSTATE.get(state) or _SQLSTATE.get(state[:2]) or ErrorCode.DATABASE_ERROR
     name = getattr(driver, "sqlite_errorname", None)
     if isinstance(name, str):
-        return _SQLITE.get(name, ErrorCode.DATABASE_ERROR)
+        primary = "_".join(name.split("_", 2)[:2])
+        return _SQLITE.get(name) or _SQLITE.get(primary, ErrorCode.DATABASE_ERROR)
     if not _DATABASE_ERRORS.isdisjoint(cls.__name__ for cls in type(exception).__mro__):
-        return ErrorCode.DATABASE_ERROR
+        # The server itself said nothing: it is out of reach, or the connection was lost.
+        return ErrorCode.SERVICE_UNAVAILABLE if is_transient(exception) else ErrorCode.DATABASE_ERROR
     return None
