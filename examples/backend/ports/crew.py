@@ -1,26 +1,23 @@
 """A few that work side by side, as long as there is work: tasks of an event loop, or threads.
 
 Each calls the same job again and again. A job returns whether it found something to do; if not, whoever asked
-waits for a while, or until somebody says that there is news. What fails is logged, and ends nothing.
+waits for a while, or until somebody says that there is news. What fails is logged, and ends nothing; the log
+of an outage is short (see `resilience.janitor.failures`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from resilience.clock import SYSTEM_CLOCK
+from resilience.janitor.failures import FailureLog
 from resilience.janitor.runs import strays_are_errors
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-logger: Final = logging.getLogger("backend.jobs")
-
-FAILED: Final = "%s failed; it goes on"
 
 
 class TaskCrew:
@@ -38,6 +35,7 @@ class TaskCrew:
         self._size = size
         self._pause = pause
         self._name = name
+        self._failures = FailureLog(name, SYSTEM_CLOCK)
         self._stopping = False
         self._news = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -73,9 +71,11 @@ class TaskCrew:
             try:
                 with strays_are_errors():
                     busy = await self._job()
-            except Exception:
-                logger.exception(FAILED, self._name)
+            except Exception as error:  # noqa: BLE001 - whatever the job does; it is logged
+                self._failures.failed(error)
                 busy = False
+            else:
+                self._failures.succeeded()
             if not busy and not self._stopping:
                 await SYSTEM_CLOCK.wait_async(self._news, _jittered(self._pause))
 
@@ -88,6 +88,7 @@ class ThreadCrew:
         self._size = size
         self._pause = pause
         self._name = name
+        self._failures = FailureLog(name, SYSTEM_CLOCK)
         self._changed = threading.Condition()
         self._stopping = False
         self._news = 0
@@ -127,9 +128,11 @@ class ThreadCrew:
             known = self._news  # before looking: what becomes known meanwhile is seen at the next look
             try:
                 busy = self._job()
-            except Exception:
-                logger.exception(FAILED, self._name)
+            except Exception as error:  # noqa: BLE001 - whatever the job does; it is logged
+                self._failures.failed(error)
                 busy = False
+            else:
+                self._failures.succeeded()
             if not busy:
                 self._wait_for_news(known)
 

@@ -1,9 +1,9 @@
 """Doing something again and again by itself: a reaper's sweep, a leak detector's check.
 
 The rules are the janitors': times are counted from the end of the last one, and jittered; the first comes
-after a random part of the interval. What fails is logged, and ends nothing. Stopping waits for what is in
-progress. A forked child has nothing running, since it has no threads and no event loop of its parent; start
-it there.
+after a random part of the interval. What fails is logged (see `failures`), and ends nothing. Stopping waits
+for what is in progress. A forked child has nothing running, since it has no threads and no event loop of its
+parent; start it there.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from resilience.callables import Kind, kind_of, name_of
 from resilience.checks import number
 from resilience.clock import SYSTEM_CLOCK
 from resilience.fork import survive_fork
+from resilience.janitor.failures import FailureLog
 from resilience.janitor.runs import Run, TaskRun, ThreadRun, strays_are_errors
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class _Periodic(Generic[F, R]):
         self._name = name_of(job) if name is None else name
         self._clock = clock
         self._random = random
+        self._failures = FailureLog(self._name, clock)
         survive_fork(self)
 
     def after_fork(self) -> None:
@@ -82,13 +84,8 @@ class _Periodic(Generic[F, R]):
     def _wait(self, due: float) -> float:
         return Schedule(sweep_at=due, read_at=math.inf).wait(self._clock.now())
 
-    def _log_failure(self, error: Exception) -> None:
-        import logging  # noqa: PLC0415 - loaded only when something went wrong
-
-        logging.getLogger("resilience").error("%s failed; it goes on", self._name, exc_info=error)
-
     def _warn_still_busy(self, timeout: float) -> None:
-        import logging  # noqa: PLC0415 - see `_log_failure`
+        import logging  # noqa: PLC0415 - loaded only when something went wrong
 
         logging.getLogger("resilience").warning("%s is still busy after %g s", self._name, timeout)
 
@@ -167,7 +164,9 @@ class Periodic(_Periodic[Callable[[], object], ThreadRun]):
                 try:
                     self._job()
                 except Exception as error:  # noqa: BLE001 - whatever the job does; it is logged
-                    self._log_failure(error)
+                    self._failures.failed(error)
+                else:
+                    self._failures.succeeded()
                 due = self._next()
 
 
@@ -240,5 +239,7 @@ class AsyncPeriodic(_Periodic[Callable[[], Awaitable[object]], TaskRun]):
                     with strays_are_errors():
                         await self._job()
                 except Exception as error:  # noqa: BLE001 - whatever the job does; it is logged
-                    self._log_failure(error)
+                    self._failures.failed(error)
+                else:
+                    self._failures.succeeded()
                 due = self._next()
