@@ -38,6 +38,8 @@ BACKLOG: Final = 2048
 """Connections that may wait to be accepted."""
 PASSWORD_BYTES: Final = 12
 """Of chance, in the password of the account that a newcomer finds ready."""
+DEMO_TENANT: Final = "demo"
+"""The part of the webhooks' address that nobody should guess, beside the fake provider."""
 CURL: Final = "curl -sw '\\n'"
 """How one asks from a terminal: without a progress bar, and with a line's end after each answer."""
 
@@ -104,11 +106,14 @@ def run(options: Namespace, stack: contextlib.ExitStack) -> None:
             )
         )  # fmt: skip
         password = settings.demo_password or secrets.token_urlsafe(PASSWORD_BYTES)
-        settings = dataclasses.replace(settings, telephony_url=provider, demo_password=password)
+        tenants = settings.webhook_tenants or (DEMO_TENANT,)
+        settings = dataclasses.replace(
+            settings, telephony_url=provider, demo_password=password, webhook_tenants=tenants
+        )
         greeting += demo_to_try(address, settings.var, password)
         greeting += faults_to_try(address, settings.var, provider)
-        if options.demo and settings.webhook_tenants:
-            seeds.announce(provider, address, settings.webhook_tenants[0])
+        if options.demo:
+            seeds.announce(provider, address, tenants[0])
     print(f"{greeting}\nCtrl-C ends it.\n", flush=True)  # noqa: T201 - what a newcomer sees
     serve(options.app, settings, listener, options.workers)
 

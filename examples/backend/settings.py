@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PREFIX: Final = "BACKEND_"
-SHORTEST_SECRET: Final = 32
-"""Characters."""
+SHORTEST: Final = {"secret": 32, "monitoring_token": 20}
+"""Characters: nothing keeps anybody from guessing them."""
 LOOPBACK: Final = {"127.0.0.1", "::1", "localhost"}
 MAY_BE_0: Final = {"drain_notice", "hashing_queue"}
 
@@ -40,7 +40,8 @@ class Settings:
     trusted_proxies: tuple[str, ...] = ()
     """Networks whose X-Forwarded-For is believed, such as `10.0.0.0/8,192.168.0.0/16`."""
     monitoring_token: str = ""
-    """The bearer token that opens /api/monitoring. Without one, only this machine itself may look."""
+    """The bearer token that opens /api/monitoring. Without one, only this machine itself may look, and nobody
+    if `public_url` is not this machine's."""
     secret: str = ""
     """The key of the one-time codes' hashes. Left empty, one is made and kept in the var folder."""
     max_body: int = 64 * 1024
@@ -81,7 +82,7 @@ class Settings:
     """Where new passwords are looked up among leaked ones, such as https://api.pwnedpasswords.com/range/.
     Left empty, only the commonest are refused."""
     demo_password: str = ""
-    """With one, there is an account demo@example.com that has it."""
+    """With one, there is an account demo@example.com that has it, in the first of `webhook_tenants`."""
     hashing_threads: int = max(1, (os.cpu_count() or 2) - 1)
     """How many passwords are hashed at a time: one core stays free for everybody else."""
     hashing_queue: int = 50
@@ -133,8 +134,9 @@ class Settings:
     recording_patience: float = 900.0
     """How long after the call's end a recording may still appear; the provider needs up to 15 minutes."""
 
-    webhook_tenants: tuple[str, ...] = ("demo",)
-    """The unguessable parts of the webhook URLs, one a tenant."""
+    webhook_tenants: tuple[str, ...] = ()
+    """The unguessable parts of the webhook URLs, one a tenant, of tenants that are there from the beginning.
+    With the fake provider there is one, `demo`; with another, everybody would guess that."""
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -158,10 +160,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Check what depends on more than its form."""
-        if 0 < len(self.secret) < SHORTEST_SECRET:
-            raise ValueError(
-                f"{PREFIX}SECRET has {len(self.secret)} characters: use at least {SHORTEST_SECRET}, at random"
-            )
+        for name, least in SHORTEST.items():
+            if 0 < (length := len(getattr(self, name))) < least:
+                raise ValueError(
+                    f"{PREFIX}{name.upper()} has {length} characters: use at least {least}, at random"
+                )
         if self.telephony_url and not self.telephony_url.startswith(("http://", "https://")):
             raise ValueError(f"{PREFIX}TELEPHONY_URL={self.telephony_url!r}: http:// or https:// is expected")
         for name in ("telephony_url", "storage_url"):
@@ -187,8 +190,8 @@ class Settings:
             raise ValueError(f"--workers {processes}: 1 or more is expected")
         if processes > 1 and self.limiter_store == "memory":
             raise ValueError(
-                f"{processes} processes that count in memory would let through {processes} times as much: set "
-                f"{PREFIX}LIMITER_STORE=sqlite, or redis"
+                f"{processes} processes that count in memory would let through {processes} times as much: "
+                f"set {PREFIX}LIMITER_STORE=sqlite, or redis"
             )
 
     @property

@@ -181,6 +181,7 @@ def run(
         store = stack.enter_context(_controlled("storage"))
         settings = SETTINGS | {
             "telephony_url": provider.base_url,
+            "webhook_tenants": "demo",
             "storage_url": store.base_url,
             "storage_key": "demo-key",
             "storage_secret": "demo-secret",

@@ -22,6 +22,7 @@ from examples.backend.monitoring import Monitoring, merging, metrics
 from examples.backend.monitoring.operators import require_operator
 from examples.backend.ports.database import Database, migrate
 from examples.backend.ports.reports import ENDED, FOLDED, DatabaseReports, added
+from examples.backend.settings import Settings
 from examples.backend.telemetry import MOST_EVENTS, Recorder, log_event
 from resilience import CircuitBreaker, RateLimiter, RetryManager, ServiceError, SessionJanitor
 from resilience.events import (
@@ -73,7 +74,7 @@ def processes(url, clock):
                 kit=SimpleNamespace(
                     periodic=lambda job, interval, name: SimpleNamespace(start=int, stop=Stop())
                 ),
-                settings=SimpleNamespace(monitoring_token=""),
+                settings=Settings(),
                 database=database,
                 draining=False,
                 janitor=parts.pop("janitor", None) or SessionJanitor(Store(), clock=clock),
@@ -361,8 +362,8 @@ def test_two_real_processes_are_shown_as_one_backend_and_follow_the_same_orders(
 # --- who may look --------------------------------------------------------------------------------
 
 
-def ask(token="", **asked):
-    require_operator(token, asked_by(**asked))
+def ask(token="", public_url="", **asked):
+    require_operator(token, public_url, asked_by(**asked))
 
 
 def asked_by(peer="127.0.0.1", **headers):
@@ -378,6 +379,8 @@ def asked_by(peer="127.0.0.1", **headers):
         {"peer": "::ffff:127.0.0.1", "host": "localhost"},
         {"sec_fetch_site": "same-origin", "origin": "http://127.0.0.1:8000"},
         {"sec_fetch_site": "none"},
+        {"public_url": "http://127.0.0.1:8000"},
+        {"public_url": "https://backend.example.com", "token": "t0ken", "authorization": "Bearer t0ken"},
         {"token": "t0ken", "authorization": "Bearer t0ken", "peer": "192.0.2.1", "host": "example.com"},
     ],
 )
@@ -393,6 +396,7 @@ def test_asvs_13_4_5_operators_may_look(asked):
         ({"peer": "a socket"}, 403),
         ({"x_forwarded_for": "127.0.0.1"}, 403),
         ({"forwarded": "for=127.0.0.1"}, 403),
+        ({"public_url": "https://backend.example.com"}, 403),  # a proxy may look like this machine itself
         ({"host": "rebound.example.com"}, 403),
         ({"host": "localhost.example.com"}, 403),
         ({"host": ""}, 403),

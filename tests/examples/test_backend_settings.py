@@ -43,6 +43,7 @@ def test_every_kind_of_value_is_read():
         ("BACKEND_LIMITER_STORE", "redis", "BACKEND_LIMITER_STORE=redis needs BACKEND_REDIS_URL"),
         ("BACKEND_BODY_TIMEOUT", "0", "BACKEND_BODY_TIMEOUT=0.0: more than 0 is expected"),
         ("BACKEND_SECRET", "short", "BACKEND_SECRET has 5 characters: use at least 32"),
+        ("BACKEND_MONITORING_TOKEN", "hunter2", "BACKEND_MONITORING_TOKEN has 7 characters: use at least 20"),
     ],
 )
 def test_what_cannot_be_read_is_refused(name, value, message):
@@ -68,3 +69,9 @@ def test_processes_that_would_count_by_themselves_are_refused(processes, message
         Settings().check_processes(processes)
     Settings().check_processes(1)
     Settings(limiter_store="sqlite").check_processes(8)
+
+
+def test_nothing_that_everybody_knows_opens_a_backend_as_it_comes():
+    settings = Settings()
+    assert settings.webhook_tenants == ()
+    assert (settings.demo_password, settings.monitoring_token, settings.secret) == ("", "", "")

@@ -51,7 +51,7 @@ class Shells:
 
     def __init__(self, folder, **settings):
         self._runner = asyncio.Runner()
-        settings = Settings(telephony_url="http://127.0.0.1:9", **settings)
+        settings = Settings(telephony_url="http://127.0.0.1:9", webhook_tenants=("demo",), **settings)
         self._asgi = self._runner.run(self._start(dataclasses.replace(settings, var=folder / "asgi")))
         self._wsgi = Backend(dataclasses.replace(settings, var=folder / "wsgi"), BlockingKit())
         drive(self._wsgi.start())

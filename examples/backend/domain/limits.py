@@ -19,8 +19,8 @@ Codes and registrations are limited in the same way: their mails cost money and 
 are what an attacker has them sent for.
 
 While the store that counts is away, nobody is let in by what it would count: logging in, codes, registrations
-and the like are answered 503. Whoever is logged in goes on, uncounted, and webhooks are taken, since they come
-again only once or twice: neither limit guards a secret.
+and the like are answered 503. Whoever is logged in goes on, uncounted, and webhooks are taken, since they
+come again only once or twice: neither limit guards a secret.
 """
 
 from __future__ import annotations

@@ -89,7 +89,8 @@ class Monitoring:
         Raises:
             ServiceError: Somebody else asks (401 or 403).
         """
-        operators.require_operator(self._backend.settings.monitoring_token, incoming)
+        settings = self._backend.settings
+        operators.require_operator(settings.monitoring_token, settings.public_url, incoming)
 
     async def exchange(self) -> None:
         """Tell the other processes about this one, hear about them, and follow orders that were given there.

@@ -1,7 +1,9 @@
 """Who may look at the monitoring and give orders: operators, and nobody on their behalf.
 
-With a token in the settings, whoever has it. Without one, this machine only; and since a browser on it runs
-pages of strangers, which can send requests to this machine, three more things are asked for:
+With a token in the settings, whoever has it. Without one, this machine only, and only if the backend's public
+address is this machine's too: else there is a proxy before it, and not every proxy says so (nginx, as it
+comes, adds no header and writes `Host: 127.0.0.1`). And since a browser on this machine runs pages of
+strangers, which can send requests to it, three more things are asked for:
 
 - No proxy has passed the request on. What comes from one on this machine is from here only seemingly.
 - The browser does not say that another site made it send this (`Sec-Fetch-Site`, `Origin`). Programs say
@@ -28,11 +30,12 @@ BY_PROXIES: Final = ("forwarded", "via", "x-forwarded-for", "x-real-ip")
 """Headers that say that somebody passed the request on."""
 
 
-def require_operator(token: str, incoming: Incoming) -> None:
+def require_operator(token: str, public_url: str, incoming: Incoming) -> None:
     """Let operators pass.
 
     Args:
         token: The monitoring token; empty if there is none.
+        public_url: Where browsers find the backend; empty if it is nowhere but here.
         incoming: The request.
 
     Raises:
@@ -43,6 +46,8 @@ def require_operator(token: str, incoming: Incoming) -> None:
         if not hmac.compare_digest(given, f"Bearer {token}".encode()):
             raise authentication_error("The monitoring token is needed")
         return
+    if public_url and not is_this_machine(urlsplit(public_url).hostname or ""):
+        raise authorization_error("Monitoring is closed, unless BACKEND_MONITORING_TOKEN is set")
     proxied = any(incoming.headers.get(name) is not None for name in BY_PROXIES)
     if proxied or incoming.peer is None or not is_this_machine(incoming.peer):
         raise authorization_error("Monitoring is open to this machine only, unless a token is set")
