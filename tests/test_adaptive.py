@@ -139,7 +139,7 @@ def test_a_permit_that_is_dropped_in_the_middle_of_a_decision_is_neutral():
 
     core = Collecting(2.0, 1, 2, 0.5)
     core.in_flight = 1
-    dropped[0]._core = core
+    dropped[0].ticket = (core, 1, 0.0)
     limit._core = core
     limit.acquire().success()
     assert limit.stats().in_flight == 0

@@ -14,26 +14,8 @@ from resilience.events import CallRefused, hooks
 from tests.threads import together
 
 
-class Told(Permit):
-    """A permit that writes down what it is told; of a ValueError it raises."""
-
-    __slots__ = ("told",)
-
-    def __init__(self, told):
-        super().__init__()
-        self.told = told
-
-    def _take(self, error):
-        if isinstance(error, ValueError):
-            raise LookupError("a predicate that raises")
-        self.told.append("success" if error is None else type(error))
-
-    def _take_neutral(self):
-        self.told.append("neutral")
-
-
-class Policy(Admission[Told]):
-    """A policy that admits as many as it is told to."""
+class Policy(Admission[int]):
+    """A policy that admits as many as it may, and writes down what it is told; of a ValueError it raises."""
 
     def __init__(self, places=10, name="storage", on_refused=None):
         super().__init__("double", name, hooks(on_refused))
@@ -41,13 +23,24 @@ class Policy(Admission[Told]):
         self.told = []
 
     def acquire(self):
+        return Permit(self, self._admit())
+
+    def admission_of(self, fn):
+        return self._admit
+
+    def _admit(self):
         if not self.places:
             raise self._refusal("no places", 2.0)
         self.places -= 1
-        return Told(self.told)
+        return self.places
 
-    def _admit(self, fn):
-        return self.acquire()
+    def take(self, ticket, error):
+        if isinstance(error, ValueError):
+            raise LookupError("a predicate that raises")
+        self.told.append("success" if error is None else type(error))
+
+    def give_back(self, ticket):
+        self.told.append("neutral")
 
 
 @pytest.fixture
@@ -161,15 +154,14 @@ def test_neither_permits_nor_policies_are_copied(make, policy):
         make(policy)
 
 
-def test_a_permit_of_nothing_says_so():
-    permit = Permit()
+def test_each_policy_has_to_say_what_it_does():
+    nothing = Admission("double", "nothing", ())
     with pytest.raises(NotImplementedError):
-        permit._take(None)
+        nothing.execute(work)
     with pytest.raises(NotImplementedError):
-        permit._take_neutral()
-    permit._settled.clear()
+        nothing.take(0, None)
     with pytest.raises(NotImplementedError):
-        Admission("double", "nothing", ()).execute(work)
+        nothing.give_back(0)
 
 
 # --- policies ------------------------------------------------------------------------------------

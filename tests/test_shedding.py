@@ -162,7 +162,7 @@ def test_a_clock_that_is_set_back_gives_no_negative_times(clock):
 def test_work_that_is_dropped_is_not_pending(clock):
     shedder = LoadShedder(clock=clock)
     permit = shedder.acquire("work")
-    assert permit.kind == "work"
+    assert permit.ticket.kind == "work"
     del permit
     gc.collect()
     assert shedder.stats().pending == 0

@@ -32,7 +32,10 @@ if TYPE_CHECKING:
     from resilience.conditions import Condition
     from resilience.events import Listener
 
-__all__ = ["AdaptiveLimit", "AdaptiveLimitStats", "AdaptivePermit"]
+__all__ = ["AdaptiveLimit", "AdaptiveLimitStats"]
+
+Flight = tuple[Aimd, int, float]
+"""A call in flight: what counts it, since a fork begins another count; its generation; when it began."""
 
 
 class AdaptiveLimitStats(NamedTuple):
@@ -48,26 +51,7 @@ class AdaptiveLimitStats(NamedTuple):
     """How often the limit was cut, since it was made."""
 
 
-class AdaptivePermit(Permit):
-    """The right to run once; it is one of the calls in flight until it is settled."""
-
-    __slots__ = ("_began", "_core", "_generation", "_limit")
-
-    def __init__(self, limit: AdaptiveLimit, core: Aimd, generation: int, began: float) -> None:
-        super().__init__()
-        self._limit = limit
-        self._core = core
-        self._generation = generation
-        self._began = began
-
-    def _take(self, error: BaseException | None) -> None:
-        self._limit.end(self._core, self._generation, self._began, error)
-
-    def _take_neutral(self) -> None:
-        self._limit.give_back(self._core)
-
-
-class AdaptiveLimit(Admission[AdaptivePermit]):
+class AdaptiveLimit(Admission[Flight]):
     """Lets as many calls be in flight as their dependency has shown that it can take.
 
     Args:
@@ -141,7 +125,7 @@ class AdaptiveLimit(Admission[AdaptivePermit]):
         """How many calls may be in flight. Takes no lock."""
         return self._core.calls
 
-    def acquire(self) -> AdaptivePermit:
+    def acquire(self) -> Permit[Flight]:
         """Return a permit for one call or block, to be settled when its outcome is known.
 
         Raises:
@@ -152,21 +136,26 @@ class AdaptiveLimit(Admission[AdaptivePermit]):
             ...     print("the call")
             the call
         """
+        return Permit(self, self._admit())
+
+    guard = acquire
+
+    def admission_of(self, fn: Callable[..., Any]) -> Callable[[], Flight]:  # noqa: ARG002 - all functions count alike
+        """Return what admits a call."""
+        return self._admit
+
+    def _admit(self) -> Flight:
         began = self._now() if self._slow_after < inf else 0.0
         with self._lock:
-            self._take_back()
+            if self._given_back:
+                self._take_back()
             core = self._core
             generation = core.admit()
             if generation is None:
                 self._refused += 1
         if generation is None:
             raise self._refusal(f"all {core.calls} calls of the limit are in flight", None)
-        return AdaptivePermit(self, core, generation, began)
-
-    guard = acquire
-
-    def _admit(self, fn: Callable[..., Any]) -> AdaptivePermit:  # noqa: ARG002 - all functions count alike
-        return self.acquire()
+        return core, generation, began
 
     def stats(self) -> AdaptiveLimitStats:
         """Return its figures, all of the same instant."""
@@ -177,14 +166,14 @@ class AdaptiveLimit(Admission[AdaptivePermit]):
                 self._name, core.calls, core.in_flight, self._refused, core.generation - 1
             )
 
-    def end(self, core: Aimd, generation: int, began: float, error: BaseException | None) -> None:
-        """Take the outcome of a permit, which is no neutral one; a permit does that, once."""
+    def take(self, ticket: Flight, error: Exception | None) -> None:
+        """Take the outcome of a call; for permits and wrappers, once."""
+        core, generation, began = ticket
         if error is None:
-            dropped = self._slow_after < inf and self._now() - began > self._slow_after
-            verdict = Verdict.DROPPED if dropped else Verdict.SERVED
+            slow = self._slow_after < inf and self._now() - began > self._slow_after
+            verdict = Verdict.DROPPED if slow else Verdict.SERVED
         else:
-            # What is no `Exception` is neutral, and does not come here.
-            verdict = Verdict.DROPPED if self._is_drop(error) else Verdict.NEUTRAL  # type: ignore[arg-type]
+            verdict = Verdict.DROPPED if self._is_drop(error) else Verdict.NEUTRAL
         with self._lock:
             before = core.calls
             core.settle(generation, verdict)
@@ -192,9 +181,9 @@ class AdaptiveLimit(Admission[AdaptivePermit]):
         if after != before and events.is_heard(self._on_change):
             events.publish(events.AdaptiveLimitChanged(self._name, before, after), self._on_change)
 
-    def give_back(self, core: Aimd) -> None:
-        """Take the neutral outcome of a permit; a permit does that, once."""
-        self._given_back.append(core)  # atomic, also without the GIL
+    def give_back(self, ticket: Flight) -> None:
+        """Take the neutral outcome of a call; for permits and wrappers, once."""
+        self._given_back.append(ticket[0])  # atomic, also without the GIL
 
     def _take_back(self) -> None:
         """Take the neutral outcomes that were noted. The caller holds the lock."""

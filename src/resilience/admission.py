@@ -24,26 +24,34 @@ if TYPE_CHECKING:
 
     from resilience.events import Hook
 
+    Fn = Callable[..., Any]
+
 P = ParamSpec("P")
 R = TypeVar("R")
+Ticket = TypeVar("Ticket")
 
 _numbers = count(1)
 
 
-class Permit:
+class Permit(Generic[Ticket]):
     """The right to run once, settled exactly once: what comes after the first outcome is ignored.
 
-    As a context manager it settles itself, by how the block ends. Threads and tasks may pass it on.
+    As a context manager it settles itself, by how the block ends. Threads and tasks may pass it on. One that
+    is dropped unsettled is neutral.
     """
 
-    __slots__ = ("_settled",)
+    __slots__ = ("_policy", "_settled", "ticket")
 
-    def __init__(self) -> None:
+    def __init__(self, policy: Admission[Ticket], ticket: Ticket) -> None:
+        self._policy = policy
         self._settled = [True]
+        self.ticket = ticket
+        """What the policy knows the call by."""
 
     def success(self) -> None:
         """The call succeeded."""
-        self.settle(None)
+        if self._is_first():
+            self._policy.settle(self.ticket, None)
 
     def failure(self, error: BaseException) -> None:
         """The call raised `error`.
@@ -53,25 +61,13 @@ class Permit:
         """
         if not isinstance(error, BaseException):  # pyright: ignore[reportUnnecessaryIsInstance] - from untyped code
             raise MisuseError(f"failure({error!r}): pass the exception that the call raised")
-        self.settle(error)
+        if self._is_first():
+            self._policy.settle(self.ticket, error)
 
     def neutral(self) -> None:
         """The call says nothing."""
         if self._is_first():
-            self._take_neutral()
-
-    def settle(self, error: BaseException | None) -> None:
-        """Take how the call ended; what a predicate raises about that makes it neutral, and goes up."""
-        if not self._is_first():
-            return
-        if error is not None and says_nothing(error):
-            self._take_neutral()
-            return
-        try:
-            self._take(error)
-        except BaseException:
-            self._take_neutral()
-            raise
+            self._policy.give_back(self.ticket)
 
     def _is_first(self) -> bool:
         try:
@@ -79,14 +75,6 @@ class Permit:
         except IndexError:
             return False
         return True
-
-    def _take(self, error: BaseException | None) -> None:
-        """Tell the policy how the call ended. If it raises, nothing must have been told."""
-        raise NotImplementedError
-
-    def _take_neutral(self) -> None:
-        """Tell the policy that the call has ended, and says nothing."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         """Begin the call."""
@@ -96,7 +84,7 @@ class Permit:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Settle by how the block ended."""
-        self.settle(error)
+        self._end(error)
 
     async def __aenter__(self) -> Self:
         """Begin the call."""
@@ -106,12 +94,18 @@ class Permit:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Settle by how the block ended; awaits nothing, so no cancellation can come between."""
-        self.settle(error)
+        self._end(error)
 
     def _begin(self) -> Self:
         if not self._settled:
             raise MisuseError("this permit has been settled: ask the policy for one for each block")
         return self
+
+    def _end(self, error: BaseException | None) -> None:
+        if error is None:
+            self.success()
+        else:
+            self.failure(error)
 
     def __del__(self) -> None:
         """Settle as neutral, if nobody has settled."""
@@ -122,16 +116,16 @@ class Permit:
         raise TypeError("a permit cannot be copied or pickled: it is settled once, where it was acquired")
 
 
-AnyPermit = TypeVar("AnyPermit", bound=Permit)
-
-
 def says_nothing(error: BaseException) -> bool:
     """Return whether `error` is neutral: a cancellation, an early exit, or what a policy refused here."""
     return not isinstance(error, Exception) or isinstance(error, REJECTIONS) or is_cancellation(error)
 
 
-class Admission(Generic[AnyPermit]):
+class Admission(Generic[Ticket]):
     """A policy that admits a call or refuses it, and never waits.
+
+    It gives out a ticket for each call that it admits, and takes it back exactly once. While the call of a
+    function runs, its wrapper has the ticket; elsewhere, a permit has.
 
     Args:
         kind: What events call such a policy.
@@ -151,9 +145,32 @@ class Admission(Generic[AnyPermit]):
         """What errors, events and statistics call it."""
         return self._name
 
-    def _admit(self, fn: Callable[..., Any]) -> AnyPermit:
-        """Return a permit for one call of `fn`, or raise."""
+    # --- what each policy does -------------------------------------------------------------------
+
+    def admission_of(self, fn: Callable[..., Any]) -> Callable[[], Ticket]:
+        """Return what gives a ticket for a call of `fn`, or raises OverloadedError."""
         raise NotImplementedError
+
+    def take(self, ticket: Ticket, error: Exception | None) -> None:
+        """Take the outcome of a call. If a predicate raises, nothing must have been taken."""
+        raise NotImplementedError
+
+    def give_back(self, ticket: Ticket) -> None:
+        """Take the neutral outcome of a call; the garbage collector may call this at any moment."""
+        raise NotImplementedError
+
+    # --- what all of them do ---------------------------------------------------------------------
+
+    def settle(self, ticket: Ticket, error: BaseException | None) -> None:
+        """Take how a call ended; what a predicate raises about that makes it neutral, and goes up."""
+        if error is not None and (not isinstance(error, Exception) or says_nothing(error)):
+            self.give_back(ticket)
+            return
+        try:
+            self.take(ticket, error)
+        except BaseException:
+            self.give_back(ticket)
+            raise
 
     def execute(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call `fn` and return its result, unless the call is refused.
@@ -162,16 +179,7 @@ class Admission(Generic[AnyPermit]):
             OverloadedError: It was refused, and not begun.
             TypeError: `fn` returned a coroutine, or is a generator function: its work would run unguarded.
         """
-        permit = self._admit(fn)
-        try:
-            result = fn(*args, **kwargs)
-            if type(result) in _UNDONE:
-                _refuse_undone(fn, result)
-        except BaseException as error:
-            permit.settle(error)
-            raise
-        permit.settle(None)
-        return result
+        return _run(self, self.admission_of(fn)(), fn, args, kwargs)  # type: ignore[no-any-return]  # what fn returned
 
     async def execute_async(self, fn: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call `fn`, await and return its result, unless the call is refused.
@@ -180,17 +188,7 @@ class Admission(Generic[AnyPermit]):
             OverloadedError: It was refused; no coroutine was made.
             TypeError: `fn` returned nothing that can be awaited.
         """
-        permit = self._admit(fn)
-        try:
-            awaitable = fn(*args, **kwargs)
-            if not hasattr(awaitable, "__await__"):
-                _refuse_unawaitable(fn, awaitable)
-            result = await awaitable
-        except BaseException as error:
-            permit.settle(error)
-            raise
-        permit.settle(None)
-        return result
+        return await _run_async(self, self.admission_of(fn)(), fn, args, kwargs)  # type: ignore[no-any-return]  # what fn returned
 
     def __call__(self, fn: Callable[P, R], /) -> Callable[P, R]:
         """Decorate `fn`: a function, coroutine function, generator function or async generator function.
@@ -200,7 +198,7 @@ class Admission(Generic[AnyPermit]):
         Raises:
             TypeError: `fn` cannot be guarded.
         """
-        return update_wrapper(_GUARDS[kind_of(fn)](self, fn), fn)
+        return update_wrapper(_GUARDS[kind_of(fn)](self, self.admission_of(fn), fn), fn)
 
     def _refusal(self, reason: str, retry_after: float | None) -> OverloadedError:
         """Tell of a refusal; return its error, to be raised as it is returned."""
@@ -216,26 +214,51 @@ class Admission(Generic[AnyPermit]):
         )
 
 
-def _function(policy: Admission[Any], fn: Callable[..., Any]) -> Callable[..., Any]:
+def _run(policy: Admission[Any], ticket: Any, fn: Fn, args: Any, kwargs: Any) -> Any:
+    try:
+        result = fn(*args, **kwargs)
+        if type(result) in _UNDONE:
+            _refuse_undone(fn, result)
+    except BaseException as error:
+        policy.settle(ticket, error)
+        raise
+    policy.take(ticket, None)
+    return result
+
+
+async def _run_async(policy: Admission[Any], ticket: Any, fn: Fn, args: Any, kwargs: Any) -> Any:
+    try:
+        awaitable = fn(*args, **kwargs)
+        if not hasattr(awaitable, "__await__"):
+            _refuse_unawaitable(fn, awaitable)
+        result = await awaitable
+    except BaseException as error:
+        policy.settle(ticket, error)
+        raise
+    policy.take(ticket, None)
+    return result
+
+
+def _function(policy: Admission[Any], admitted: Callable[[], Any], fn: Fn) -> Fn:
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        return policy.execute(fn, *args, **kwargs)
+        return _run(policy, admitted(), fn, args, kwargs)
 
     return guarded
 
 
-def _coroutine_function(policy: Admission[Any], fn: Callable[..., Any]) -> Callable[..., Any]:
+def _coroutine_function(policy: Admission[Any], admitted: Callable[[], Any], fn: Fn) -> Fn:
     async def guarded(*args: Any, **kwargs: Any) -> Any:
-        return await policy.execute_async(fn, *args, **kwargs)
+        return await _run_async(policy, admitted(), fn, args, kwargs)
 
     return guarded
 
 
-def _generator_function(policy: Admission[Any], fn: Callable[..., Any]) -> Callable[..., Any]:
-    return generator_in(lambda: policy._admit(fn), fn)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this module
+def _generator_function(policy: Admission[Any], admitted: Callable[[], Any], fn: Fn) -> Fn:
+    return generator_in(lambda: Permit(policy, admitted()), fn)
 
 
-def _async_generator_function(policy: Admission[Any], fn: Callable[..., Any]) -> Callable[..., Any]:
-    return async_generator_in(lambda: policy._admit(fn), fn)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this module
+def _async_generator_function(policy: Admission[Any], admitted: Callable[[], Any], fn: Fn) -> Fn:
+    return async_generator_in(lambda: Permit(policy, admitted()), fn)
 
 
 _GUARDS: Final = {
@@ -248,7 +271,7 @@ _GUARDS: Final = {
 _UNDONE: Final = frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})
 
 
-def _refuse_undone(fn: Callable[..., Any], result: Any) -> None:
+def _refuse_undone(fn: Fn, result: Any) -> None:
     """Raise if `result` shows that the work of `fn` has not been done yet.
 
     A generator that an ordinary function returns, whoever made it, is a result like any other.
@@ -267,5 +290,5 @@ def _refuse_undone(fn: Callable[..., Any], result: Any) -> None:
         )
 
 
-def _refuse_unawaitable(fn: Callable[..., Any], returned: object) -> NoReturn:
+def _refuse_unawaitable(fn: Fn, returned: object) -> NoReturn:
     raise MisuseError(f"{name_of(fn)} returned {returned!r}, which cannot be awaited: use execute")

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from resilience.clock import Clock
-    from resilience.deadline import Instant
     from resilience.events import Listener
 
 __all__ = ["LoadShedder", "LoadShedderStats", "WorkPermit"]
@@ -44,24 +43,30 @@ class LoadShedderStats(NamedTuple):
     """Pieces that were refused, since it was made."""
 
 
-class WorkPermit(Permit):
-    """The right to do one piece of work; it is pending until it is settled."""
+class Work:
+    """A piece of work that was admitted, and has not ended."""
 
-    __slots__ = ("_core", "_criticality", "_shedder", "arrived", "began", "kind")
+    __slots__ = ("arrived", "began", "core", "criticality", "kind")
 
-    def __init__(
-        self, shedder: LoadShedder, core: Shedder, kind: str, criticality: Criticality, arrived: float
-    ) -> None:
-        super().__init__()
-        self._shedder = shedder
-        self._core = core
-        self._criticality = criticality
+    def __init__(self, core: Shedder, kind: str, criticality: Criticality, arrived: float) -> None:
+        self.core = core
+        """Where it is counted: a fork begins another count."""
         self.kind = kind
-        """What kind of work it is."""
+        self.criticality = criticality
         self.arrived = arrived
         """When it came, on the shedder's clock."""
         self.began = arrived
-        """When its work began: when it came, unless `begin` has said otherwise."""
+        """When its work began: when it came, unless a permit's `begin` has said otherwise."""
+
+
+class WorkPermit(Permit[Work]):
+    """The right to do one piece of work; it is pending until it is settled."""
+
+    __slots__ = ("_shedder",)
+
+    def __init__(self, shedder: LoadShedder, work: Work) -> None:
+        super().__init__(shedder, work)
+        self._shedder = shedder
 
     def begin(self) -> None:
         """Begin the work now, after a wait in line; look once more whether that is still worth it.
@@ -74,16 +79,10 @@ class WorkPermit(Permit):
                 out of the block is neutral.
             DeadlineExceeded: The deadline of the context has passed.
         """
-        self.began = self._shedder.begin(self._core, self.kind, self._criticality, self.arrived)
-
-    def _take(self, error: BaseException | None) -> None:  # noqa: ARG002 - a failure takes its time too
-        self._shedder.end(self._core, self.kind, self.began)
-
-    def _take_neutral(self) -> None:
-        self._shedder.give_back(self._core)
+        self._shedder.begin(self.ticket)
 
 
-class LoadShedder(Admission[WorkPermit]):
+class LoadShedder(Admission[Work]):
     """Refuses work that would not be done in time, at the door, for servers.
 
     Args:
@@ -170,7 +169,17 @@ class LoadShedder(Admission[WorkPermit]):
             the work
         """
         level = current_criticality() if criticality is None else Criticality.of(criticality)
-        left = self._left(CURRENT.get())
+        return WorkPermit(self, self._admit(kind, level))
+
+    guard = acquire
+
+    def admission_of(self, fn: Callable[..., Any]) -> Callable[[], Work]:
+        """Return what admits a call of `fn`; each function is a kind of work."""
+        kind = name_of(fn)
+        return lambda: self._admit(kind, current_criticality())
+
+    def _admit(self, kind: str, level: Criticality) -> Work:
+        left = self._left()
         now = self._now()
         with self._lock:
             self._take_back()
@@ -179,13 +188,7 @@ class LoadShedder(Admission[WorkPermit]):
             self._refused += refusal is not None
         if refusal is not None:
             raise self._refusal(*refusal)
-        return WorkPermit(self, core, kind, level, now)
-
-    guard = acquire
-
-    def _admit(self, fn: Callable[..., Any]) -> WorkPermit:
-        """Return a permit for one call of `fn`; each function is a kind of work."""
-        return self.acquire(name_of(fn))
+        return Work(core, kind, level, now)
 
     def stats(self) -> LoadShedderStats:
         """Return its figures, all of the same instant."""
@@ -201,37 +204,40 @@ class LoadShedder(Admission[WorkPermit]):
         with self._lock:
             return self._core.estimate(kind, now)
 
-    def begin(self, core: Shedder, kind: str, criticality: Criticality, arrived: float) -> float:
-        """Return the instant at which work begins that came at `arrived`; a permit asks that.
+    def begin(self, work: Work) -> None:
+        """Let work begin now; a permit asks that.
 
         Raises:
             OverloadedError, DeadlineExceeded: It should not begin.
         """
-        left = self._left(CURRENT.get())
+        left = self._left()
         now = self._now()
         with self._lock:
-            refusal = core.begin(kind, criticality, now - arrived, left, now)
+            refusal = work.core.begin(work.kind, work.criticality, now - work.arrived, left, now)
             self._refused += refusal is not None
         if refusal is not None:
             raise self._refusal(*refusal)
-        return now
+        work.began = now
 
-    def end(self, core: Shedder, kind: str, began: float) -> None:
-        """Take the end of a permit's work, which has come by itself; a permit does that, once."""
+    def take(self, ticket: Work, error: Exception | None) -> None:  # noqa: ARG002 - a failure takes its time too
+        """Take the end of work that has come by itself; for permits and wrappers, once."""
         now = self._now()
         with self._lock:
-            core.end(kind, max(0.0, now - began), now)
+            ticket.core.end(ticket.kind, max(0.0, now - ticket.began), now)
 
-    def give_back(self, core: Shedder) -> None:
-        """Take the neutral outcome of a permit; a permit does that, once."""
-        self._given_back.append(core)  # atomic; see `resilience.adaptive`, of which the reason is the same
+    def give_back(self, ticket: Work) -> None:
+        """Take the end of work that says nothing; for permits and wrappers, once."""
+        self._given_back.append(
+            ticket.core
+        )  # atomic; see `resilience.adaptive`, which does so for the same reason
 
     def _take_back(self) -> None:
         """Take the neutral outcomes that were noted. The caller holds the lock."""
         while self._given_back:
             self._given_back.popleft().end("", None, 0.0)
 
-    def _left(self, deadline: Instant | None) -> float | None:
+    def _left(self) -> float | None:
+        deadline = CURRENT.get()
         if deadline is None:
             return None
         deadline.require(f"work of {self._name!r}")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from resilience.conditions import Condition
     from resilience.events import Listener
 
-__all__ = ["AdaptiveThrottle", "AdaptiveThrottleStats", "ThrottlePermit"]
+__all__ = ["AdaptiveThrottle", "AdaptiveThrottleStats"]
 
 
 class AdaptiveThrottleStats(NamedTuple):
@@ -43,23 +43,7 @@ class AdaptiveThrottleStats(NamedTuple):
     """Calls that were refused here, since it was made."""
 
 
-class ThrottlePermit(Permit):
-    """The right to run once; what becomes of it is one request that counts, unless it is neutral."""
-
-    __slots__ = ("_throttle",)
-
-    def __init__(self, throttle: AdaptiveThrottle) -> None:
-        super().__init__()
-        self._throttle = throttle
-
-    def _take(self, error: BaseException | None) -> None:
-        self._throttle.end(error)
-
-    def _take_neutral(self) -> None:
-        """Do nothing: it was not counted yet."""
-
-
-class AdaptiveThrottle(Admission[ThrottlePermit]):
+class AdaptiveThrottle(Admission[None]):
     """Refuses a share of the calls, which grows with the share of them that the dependency refuses.
 
     Args:
@@ -119,7 +103,7 @@ class AdaptiveThrottle(Admission[ThrottlePermit]):
         """Make the lock anew."""
         self._lock = bound_lock()
 
-    def acquire(self) -> ThrottlePermit:
+    def acquire(self) -> Permit[None]:
         """Return a permit for one call or block, to be settled when its outcome is known.
 
         Raises:
@@ -130,21 +114,25 @@ class AdaptiveThrottle(Admission[ThrottlePermit]):
             ...     print("the call")
             the call
         """
+        self._admit()
+        return Permit(self, None)
+
+    guard = acquire
+
+    def admission_of(self, fn: Callable[..., Any]) -> Callable[[], None]:  # noqa: ARG002 - all functions count alike
+        """Return what admits a call."""
+        return self._admit
+
+    def _admit(self) -> None:
         now = self._now()
         if self._core.is_calm(now):
-            return ThrottlePermit(self)
+            return
         draw = self._random()
         with self._lock:
             admitted = self._core.admits(now, draw)
             self._refused += not admitted
         if not admitted:
             raise self._refusal("it refuses more calls than it accepts", None)
-        return ThrottlePermit(self)
-
-    guard = acquire
-
-    def _admit(self, fn: Callable[..., Any]) -> ThrottlePermit:  # noqa: ARG002 - all functions count alike
-        return self.acquire()
 
     def stats(self) -> AdaptiveThrottleStats:
         """Return its figures, all of the same instant."""
@@ -154,16 +142,20 @@ class AdaptiveThrottle(Admission[ThrottlePermit]):
             probability = self._core.probability(now)
             return AdaptiveThrottleStats(self._name, requests, requests - refused, probability, self._refused)
 
-    def end(self, error: BaseException | None) -> None:
-        """Take the outcome of a permit, which is no neutral one; a permit does that, once."""
-        # What is no `Exception` is neutral, and does not come here.
-        refused = error is not None and self._is_overload(error)  # type: ignore[arg-type]
+    def take(self, ticket: None, error: Exception | None) -> None:  # noqa: ARG002 - a request is like any other
+        """Take the outcome of a call; for permits and wrappers, once."""
+        refused = error is not None and self._is_overload(error)
         now = self._now()
+        if not refused and self._core.note_accepted(now):
+            return
         with self._lock:
             if refused:
                 self._core.rejected(now)
             else:
                 self._core.accepted(now)
+
+    def give_back(self, ticket: None) -> None:
+        """Do nothing: a call that says nothing was not counted yet."""
 
     def __repr__(self) -> str:
         """Show its name, and with which probability it refuses."""

@@ -60,3 +60,11 @@ def test_after_a_total_failure_it_lets_all_through_again_within_half_a_minute():
     assert sum(passed[second] for second in range(10, 20)) <= 0.13 * 1000
     whole = next(second for second in range(20, 60) if passed[second] >= 99)
     assert whole <= 50
+
+
+def test_an_accepted_request_is_noted_without_a_lock_where_that_is_possible():
+    made = throttle()
+    assert made.note_accepted(0.0)
+    assert not made.note_accepted(5.0)  # of another slice of the window
+    made.accepted(5.0)
+    assert made.figures(5.0)[:2] == (2, 0)

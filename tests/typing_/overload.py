@@ -17,10 +17,10 @@ from resilience import (
     current_criticality,
     is_overload,
 )
-from resilience.adaptive import AdaptivePermit
+from resilience._core.adaptive import Aimd
+from resilience.admission import Permit
 from resilience.bulkhead import BulkheadStats
 from resilience.shedding import WorkPermit
-from resilience.throttle import ThrottlePermit
 
 bulkhead = Bulkhead(10, queue=5, timeout=1.0, name="storage")
 bulkhead_async = AsyncBulkhead(10, 5, 1.0)
@@ -64,8 +64,8 @@ def synchronous() -> None:
     assert_type(bulkhead.execute(plain, "a"), bytes)
     assert_type(limit.execute(plain, "a"), bytes)
     assert_type(bulkhead.stats(), BulkheadStats)
-    assert_type(limit.acquire(), AdaptivePermit)
-    assert_type(throttle.guard(), ThrottlePermit)
+    assert_type(limit.acquire(), Permit[tuple[Aimd, int, float]])
+    assert_type(throttle.guard(), Permit[None])
     with bulkhead.guard(priority=1), criticality("sheddable"), criticality(Criticality.CRITICAL):
         assert_type(current_criticality(), Criticality)
     with shedder.acquire("search", criticality="sheddable") as work:

@@ -47,21 +47,18 @@ class Aimd:
         1
     """
 
-    __slots__ = ("_cut", "_maximum", "_minimum", "generation", "in_flight", "limit")
+    __slots__ = ("_cut", "_maximum", "_minimum", "calls", "generation", "in_flight", "limit")
 
     def __init__(self, limit: float, minimum: int, maximum: int, cut: float) -> None:
         self.limit = limit
+        self.calls = int(limit)
+        """How many calls may be in flight: the limit without its fraction."""
         self._minimum = minimum
         self._maximum = maximum
         self._cut = cut
         self.in_flight = 0
         self.generation = 1
         """How often it has been cut, and one."""
-
-    @property
-    def calls(self) -> int:
-        """How many calls may be in flight: the limit without its fraction."""
-        return int(self.limit)
 
     def afresh(self) -> Aimd:
         """Return one that knows the same, and has no calls in flight."""
@@ -84,3 +81,4 @@ class Aimd:
             self.generation += 1
         elif 2 * in_flight >= self.limit:
             self.limit = min(float(self._maximum), self.limit + 1.0 / self.limit)
+        self.calls = int(self.limit)

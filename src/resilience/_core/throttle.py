@@ -14,7 +14,7 @@ Rules:
     - p stays below a bound, and the window is short: after a total failure the share that is let through has
       to grow from what little it sees accepted.
 
-The caller holds its lock around every call of a method here, but for `is_calm`.
+The caller holds its lock around every call of a method here, but for `is_calm` and `note_accepted`.
 """
 
 from __future__ import annotations
@@ -91,6 +91,10 @@ class Throttle:
             return True
         self.rejected(now)
         return False
+
+    def note_accepted(self, now: float) -> bool:
+        """Count a request that was accepted, if that needs no lock; say whether it did not."""
+        return self._window.note(now)
 
     def accepted(self, now: float) -> None:
         """Count a request that was accepted."""
