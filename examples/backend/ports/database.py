@@ -7,11 +7,16 @@ function of a connection, run whole on one of a few threads, so that no transact
 
 Each piece of work is for one tenant, or says that it is for all by `tenant=EVERY`. On PostgreSQL the rows of
 other tenants are then out of reach even for a statement that forgets to ask for its own.
+
+No transaction waits for ever. A server that is halted, or a network that swallows everything, says nothing:
+no timeout of the server's own ends such a wait, so the client has one too. While the database is away, all
+work ends in a `ServiceError` of status 503.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -19,9 +24,13 @@ import alembic.command
 import alembic.config
 from sqlalchemy import create_engine, event, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import SQLAlchemyError
+
+from resilience import ErrorCode, service_unavailable_error
+from resilience.http import to_service_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy import Connection, Engine, Table
     from sqlalchemy.dialects.postgresql import Insert as PostgresInsert
@@ -37,6 +46,10 @@ BUSY_TIMEOUT: Final = 5.0
 """Seconds to wait while another process writes."""
 STATEMENT_TIMEOUT: Final = 5.0
 """Seconds that PostgreSQL gives one statement."""
+ANSWER_WITHIN: Final = STATEMENT_TIMEOUT + 1.0
+"""Seconds after which a server that has not even said so is given up."""
+RETRY_AFTER: Final = 1.0
+"""Seconds after which it is worth asking again."""
 LOCK_FOR_MIGRATIONS: Final = 7_205_759
 """A number of ours for PostgreSQL's advisory locks: one process migrates, the others wait for it."""
 
@@ -73,12 +86,13 @@ class Database:
         self.engine.dispose()
 
     def _read(self, work: Callable[[Connection], T], tenant: str) -> T:
-        with self.engine.connect() as connection, connection.begin():
+        with _away_is_503(), self.engine.connect() as connection, connection.begin():
             self._enter(connection, tenant)
             return work(connection)
 
     def _write(self, work: Callable[[Connection], T], tenant: str) -> T:
         with (
+            _away_is_503(),
             self._writing,
             self.engine.connect() as connection,
             connection.execution_options(writes=True).begin(),
@@ -106,7 +120,7 @@ def connect(url: str, connections: int = 8) -> Engine:
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     options = f"-c statement_timeout={STATEMENT_TIMEOUT * 1000:.0f}"
-    return create_engine(
+    engine = create_engine(
         parsed.set(drivername="postgresql+psycopg"),
         pool_size=connections,
         max_overflow=0,
@@ -116,6 +130,8 @@ def connect(url: str, connections: int = 8) -> Engine:
         pool_pre_ping=True,  # a server that was restarted costs nobody an error
         connect_args={"connect_timeout": 2, "options": options, "application_name": "backend"},
     )
+    event.listen(engine, "do_connect", _connect_impatiently)
+    return engine
 
 
 def migrate(url: str) -> None:
@@ -153,6 +169,40 @@ def alembic_config(connection: Connection | None = None) -> alembic.config.Confi
 
 def _upgrade(connection: Connection) -> None:
     alembic.command.upgrade(alembic_config(connection), "head")
+
+
+@contextlib.contextmanager
+def _away_is_503() -> Iterator[None]:
+    """Say in one word what a driver has many for: that the database cannot be asked now."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        if to_service_error(error).status == ErrorCode.SERVICE_UNAVAILABLE.status:
+            raise service_unavailable_error("The database", RETRY_AFTER) from error
+        raise
+
+
+def _connect_impatiently(_dialect: object, _record: object, cargs: Any, cparams: Any) -> Any:
+    """Connect to PostgreSQL, and wait for none of its answers for ever."""
+    return _impatient().connect(*cargs, **cparams)
+
+
+@functools.cache
+def _impatient() -> Any:
+    """Return psycopg's connection, but for one that gives an answer up after a while, and itself with it."""
+    import psycopg  # noqa: PLC0415 - only those who use it need psycopg
+
+    class Impatient(psycopg.Connection[Any]):
+        def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return super().wait(gen, *args, **{"timeout": ANSWER_WITHIN} | kwargs)
+            except psycopg.OperationalError as error:
+                if self.pgconn.transaction_status != psycopg.pq.TransactionStatus.ACTIVE:
+                    raise
+                self.pgconn.finish()  # nobody knows what it may still answer
+                raise psycopg.errors.ConnectionTimeout("the server does not answer") from error
+
+    return Impatient
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

@@ -1,15 +1,15 @@
 """Who does the work that blocks: a few threads for coroutines, or the calling thread itself.
 
-The queue before them is bounded. A queue that grows without a bound serves nobody: whoever is at its end
-has given up by the time it is his turn. It is better to say at once that we are busy.
+The queue before them is bounded, in length and in time. A queue that grows without a bound serves nobody:
+whoever is at its end has given up by the time it is his turn. It is better to say soon that we are busy.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING, Final, ParamSpec, Protocol, TypeVar
 
 from resilience import service_unavailable_error
 
@@ -17,8 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
 
+    from resilience import ServiceError
+
 P = ParamSpec("P")
 T = TypeVar("T")
+
+PATIENCE: Final = 5.0
+"""Seconds that work may wait to be begun."""
 
 
 class Workers(Protocol):
@@ -28,7 +33,7 @@ class Workers(Protocol):
         """Return what `work` returns.
 
         Raises:
-            ServiceError: Too much is waiting already (503), and nothing was begun.
+            ServiceError: Too much is waiting already, or for too long (503); nothing was begun.
         """
         ...
 
@@ -57,9 +62,17 @@ class OnThreads:
         A cancelled caller leaves at once; work that has begun is finished all the same.
 
         Raises:
-            ServiceError: The queue is full (503), and nothing was begun.
+            ServiceError: The queue is full, or does not move (503); nothing was begun.
         """
-        return await asyncio.wrap_future(self._begin(work, *args, **kwargs))
+        future = self._begin(work, *args, **kwargs)
+        answer = asyncio.wrap_future(future)
+        try:
+            await asyncio.wait({answer}, timeout=PATIENCE)
+        except asyncio.CancelledError:
+            answer.cancel()  # what has not begun is not worth it any more
+            raise
+        self._check(future)
+        return await answer
 
     def close(self) -> None:
         """Finish what has begun, and end the threads."""
@@ -67,10 +80,15 @@ class OnThreads:
 
     def _begin(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         if not self._places.acquire(blocking=False):
-            raise service_unavailable_error(self._name, retry_after=1.0)
+            raise busy(self._name)
         future = self._pool.submit(work, *args, **kwargs)
         future.add_done_callback(self._leave)
         return future
+
+    def _check(self, future: Future[T]) -> None:
+        """Give work up that has waited too long to be begun."""
+        if not future.done() and future.cancel():
+            raise busy(self._name)
 
     def _leave(self, _done: Future[T]) -> None:
         self._places.release()
@@ -87,9 +105,12 @@ class OnOtherThreads(OnThreads):
         """Return what `work` returns, called on one of the threads, while this one waits.
 
         Raises:
-            ServiceError: The queue is full (503), and nothing was begun.
+            ServiceError: The queue is full, or does not move (503); nothing was begun.
         """
-        return self._begin(work, *args, **kwargs).result()
+        future = self._begin(work, *args, **kwargs)
+        wait([future], PATIENCE)
+        self._check(future)
+        return future.result()
 
 
 class InThisThread:
@@ -110,15 +131,25 @@ class InThisThread:
         """Return what `work` returns, called here and now, or when it is this thread's turn.
 
         Raises:
-            ServiceError: Too many threads wait already (503), and nothing was begun.
+            ServiceError: Too many threads wait already, or this one has for too long (503); nothing was
+                begun.
         """
         if not self._places.acquire(blocking=False):
-            raise service_unavailable_error(self._name, retry_after=1.0)
+            raise busy(self._name)
         try:
-            with self._turns:
+            if not self._turns.acquire(timeout=PATIENCE):
+                raise busy(self._name)
+            try:
                 return work(*args, **kwargs)
+            finally:
+                self._turns.release()
         finally:
             self._places.release()
 
     def close(self) -> None:
         """Do nothing: the threads are their callers'."""
+
+
+def busy(name: str) -> ServiceError:
+    """Return what is raised where too much waits."""
+    return service_unavailable_error(name, retry_after=1.0)

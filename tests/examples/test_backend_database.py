@@ -1,0 +1,79 @@
+"""The database while it is away: all work ends soon, as 503, and goes well again by itself."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import text
+
+from examples.backend.kit import drive
+from examples.backend.ports import database as port
+from examples.backend.ports.database import EVERY, Database
+from examples.backend.ports.workers import InThisThread
+from resilience import ServiceError
+
+
+def outcome(database, statement="SELECT 1", kind="read"):
+    """Return what a statement comes to: its only value, or the status that a client is answered with."""
+
+    def work(db):
+        result = db.execute(text(statement))
+        return result.scalar_one() if result.returns_rows else None
+
+    try:
+        return drive(getattr(database, kind)(work, tenant=EVERY))
+    except ServiceError as error:
+        return error.status if error.retry_after else "no hint when to come back"
+
+
+@pytest.fixture
+def database_at():
+    """Return a function that opens a database; each is closed in the end."""
+    opened = []
+
+    def at(url):
+        opened.append(Database(url, InThisThread("The database", threads=4, queue=10), connections=2))
+        return opened[-1]
+
+    yield at
+    for database in opened:
+        database.close()
+
+
+def test_a_server_that_is_halted_keeps_nobody_waiting(new_postgres_server, database_at, monkeypatch):
+    monkeypatch.setattr(port, "ANSWER_WITHIN", 0.3)
+    server = new_postgres_server()
+    database = database_at(server.url)
+    assert outcome(database) == 1
+    server.stop()
+    assert outcome(database) == 503  # on a connection that was there
+    assert outcome(database) == 503  # and on a new one
+    server.cont()
+    assert outcome(database) == 1
+
+
+def test_a_server_that_is_killed_is_503_until_it_is_there_again(new_postgres_server, database_at):
+    server = new_postgres_server()
+    database = database_at(server.url)
+    assert outcome(database) == 1
+    server.kill()
+    assert [outcome(database), outcome(database)] == [503, 503]
+    server.restart()
+    assert outcome(database) == 1
+
+
+def test_fault_59_a_full_disk_is_503_and_nothing_is_half_written(small_disk, database_at):
+    disk = small_disk(1)
+    database = database_at(f"sqlite:///{disk.folder / 'data.db'}")
+    assert outcome(database, "CREATE TABLE kept (bytes)", "write") is None
+    disk.fill()
+    full = [outcome(database, "INSERT INTO kept VALUES (zeroblob(100000))", "write") for _ in range(2)]
+    assert full == [503, 503]
+    disk.free()
+    assert outcome(database, "SELECT count(*) FROM kept") == 0
+    assert outcome(database, "INSERT INTO kept VALUES (1)", "write") is None
+
+
+def test_our_own_mistakes_are_not_called_an_outage(tmp_path, database_at):
+    database = database_at(f"sqlite:///{tmp_path / 'data.db'}")
+    with pytest.raises(Exception, match="no such table"):
+        outcome(database, "SELECT * FROM nowhere")
