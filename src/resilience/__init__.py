@@ -26,7 +26,8 @@ Deadlines and timeouts:
     `Timeout` limits one step.
 
 Other ways out:
-    `Fallback` answers with something else where a call fails.
+    `Fallback` answers with something else where a call fails. `Hedge` makes the same call once more where
+    the first takes longer than usual.
 
 Errors:
     `ServiceError` with its `ErrorCode`, and what the policies raise: `CircuitOpenError`, `RateLimitedError`,
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from resilience.breaker import BreakerRegistry, CircuitBreaker
     from resilience.bulkhead import AsyncBulkhead, Bulkhead
     from resilience.fallback import Fallback
+    from resilience.hedging import Hedge
     from resilience.janitor import AsyncSessionJanitor, SessionJanitor
     from resilience.limiter import (
         AsyncRateLimiter,
@@ -114,6 +116,7 @@ __all__ = [
     "Decision",
     "ErrorCode",
     "Fallback",
+    "Hedge",
     "LoadShedder",
     "OverloadedError",
     "Pipeline",
@@ -165,6 +168,7 @@ _LOADED_WHEN_ASKED_FOR = {
     "CircuitBreaker": "breaker",
     "Decision": "limiter",
     "Fallback": "fallback",
+    "Hedge": "hedging",
     "LoadShedder": "shedding",
     "Pipeline": "pipeline",
     "Quota": "limiter",

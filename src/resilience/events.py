@@ -134,6 +134,34 @@ class FallbackFailed(NamedTuple):
     """What the fallback raised, which the caller gets."""
 
 
+class HedgeStarted(NamedTuple):
+    """A call took long, and another attempt was begun beside it."""
+
+    name: str
+    attempt: int
+    """The number of the new attempt, counted from 1."""
+    delay: float
+    """Seconds that were waited for the one before."""
+
+
+class HedgeWon(NamedTuple):
+    """An attempt that was begun beside the first one has answered first."""
+
+    name: str
+    attempt: int
+    """Its number, counted from 1."""
+
+
+class HedgeRefused(NamedTuple):
+    """A call took long, and no other attempt was begun."""
+
+    name: str
+    attempt: int
+    """The number that it would have had, counted from 1."""
+    reason: str
+    """Why not, such as `"budget exhausted"`."""
+
+
 class StoreOutage(NamedTuple):
     """A limiter was asked while its store was away, and did what its `on_outage` says."""
 
