@@ -129,9 +129,12 @@ def has_tripped(event: BreakerChanged) -> bool:
 
 
 def log_event(event: Any) -> None:
-    """Write one line for an event that an operator wants to know of; pass over the others."""
+    """Write one line for an event that an operator wants to know of; pass over the others.
+
+    An outage of a store is told with each call that it concerns, and logged once, by `monitoring`.
+    """
     line = told(event, lambda key: ", ".join(map(masked, key)))
-    if line is not None:
+    if line is not None and not isinstance(event, StoreOutage):
         who = f"{line.kind} {line.name}" if line.kind == "limit" else f"{line.kind} {line.name}:"
         logger.log(LEVELS[line.severity], "%s %s", who, line.message)
 

@@ -43,6 +43,7 @@ from resilience.stores.memory import MemoryStore
 from resilience.testing import FakeClock
 from tests.examples.backend_process import wait_until
 from tests.janitor.doubles import Store
+from tests.limiter.servers import Server
 
 WALL = 1736937000.0
 SECRET = b"a secret of all processes"
@@ -211,6 +212,25 @@ def test_the_overview_does_without_the_limits_when_their_store_is_away(processes
         "limiters": [],
         "output": "the store of the limits does not answer",
     }
+
+
+def test_asvs_16_5_2_health_says_that_limits_cannot_be_counted_and_the_log_says_it_once(processes, caplog):
+    caplog.set_level(logging.INFO, "backend.monitoring")
+    store = Server(FakeClock())
+    monitoring = processes(store=store)
+    assert report(monitoring, "health")["checks"]["limits"]["status"] == "pass"
+    store.is_away = True
+    for _ in range(3):
+        drive(monitoring.exchange())
+    health = report(monitoring, "health")
+    assert (health["status"], health["checks"]["limits"]["status"]) == ("warn", "warn")
+    store.is_away = False
+    drive(monitoring.exchange())
+    assert report(monitoring, "health")["checks"]["limits"] == {"status": "pass", "output": "are counted"}
+    assert caplog.messages == [
+        "limits cannot be counted, so nobody can log in: the server is away",
+        "limits are counted again",
+    ]
 
 
 # --- several processes ---------------------------------------------------------------------------
@@ -547,6 +567,8 @@ def opening(name="storage", after="open", before="closed", **figures):
     return BreakerChanged(name=name, before=before, after=after, reason="failure ratio", **figures)
 
 
+OUTAGE = StoreOutage("login", "open", StoreUnavailable("limits"))
+
 EVENTS = [
     (opening(), "breaker storage: open, was closed (failure ratio; 4 of 5 calls failed)"),
     (
@@ -563,7 +585,7 @@ EVENTS = [
         RetryStopped("storage", 3, 0.5, "deadline", None),
         "retries storage: given up after attempt 3: deadline",
     ),
-    (StoreOutage("login", "open", StoreUnavailable("limits")), "limit login decided open: its store is away"),
+    (OUTAGE, "limit login decided open: its store is away"),
     (MemoryAlert("sessions", 9, 10, 0.0), "janitor sessions: 9 of 10 bytes of memory in use"),
     (SweepFailed("sessions", OSError()), "janitor sessions: a sweep failed: OSError"),
     (SweepFinished("sessions", 3, 0.1, True, False), "janitor sessions: 3 ended sessions removed"),
@@ -576,7 +598,8 @@ EVENTS = [
 def test_what_an_operator_wants_to_know_of_is_logged(event, line, caplog):
     with caplog.at_level(logging.INFO, "backend.policies"):
         log_event(event)
-    assert caplog.messages == ([line] if line else [])
+    logged = line is not None and event is not OUTAGE  # which comes with each call, and is logged once
+    assert caplog.messages == ([line] if logged else [])
 
 
 def test_the_same_ones_are_recorded_with_keys_hashed(clock):

@@ -65,6 +65,7 @@ class Monitoring:
         self._found = NOTHING_FOUND
         self._heard_at = -inf
         self._in_touch = True
+        self._limits_counted = True
         self._obeyed: dict[str, int] = {}
         self._periodic = backend.kit.periodic(self.exchange, PERIOD, name="the exchange of reports")
 
@@ -98,6 +99,7 @@ class Monitoring:
         Without the database each process goes on by itself; that is logged once, and shown by `health`.
         """
         self._recorder.look_at(self._backend.breakers)
+        await self._look_at_limits()
         try:
             self._found = await self._reports.exchange(
                 self._recorder.process, await self._own(), self._clock.wall()
@@ -111,6 +113,20 @@ class Monitoring:
         self._in_touch, self._heard_at = True, self._clock.now()
         for order in self._found.orders:
             self._obey(order.breaker, order.action, order.number, is_first=is_first)
+
+    async def _look_at_limits(self) -> None:
+        """Note whether limits can be counted. The log says once when that changes, not with each request."""
+        login = self._backend.limits.all[0]
+        try:
+            await settled(login.peek("monitoring"))
+        except StoreUnavailable as error:
+            if self._limits_counted:
+                logger.warning("limits cannot be counted, so nobody can log in: %s", error)
+            self._limits_counted = False
+        else:
+            if not self._limits_counted:
+                logger.info("limits are counted again")
+            self._limits_counted = True
 
     # --- orders ----------------------------------------------------------------------------------
 
@@ -221,6 +237,8 @@ class Monitoring:
         """
         silent = self._clock.now() - self._heard_at > SILENCE
         checks = {"database": _check(not silent, "does not answer" if silent else "answers", "fail")}
+        counted = "are counted" if self._limits_counted else "cannot be counted, so nobody can log in"
+        checks["limits"] = _check(self._limits_counted, counted)
         for breaker in merging.breakers(reports, self._clock.wall()):
             state = breaker["state"]
             checks[f"breaker:{breaker['name']}"] = _check(state in {"closed", "forced-closed"}, state)
