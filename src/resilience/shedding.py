@@ -75,11 +75,15 @@ class WorkPermit(Permit[Work]):
         it came counts as time of work.
 
         Raises:
-            OverloadedError: It has waited too long, or too little time is left: do not begin. What is raised
-                out of the block is neutral.
-            DeadlineExceeded: The deadline of the context has passed.
+            OverloadedError: It has waited too long, or too little time is left: do not begin. The permit is
+                settled then, as neutral.
+            DeadlineExceeded: The deadline of the context has passed; likewise.
         """
-        self._shedder.begin(self.ticket)
+        try:
+            self._shedder.begin(self.ticket)
+        except BaseException:
+            self.neutral()
+            raise
 
 
 class LoadShedder(Admission[Work]):
