@@ -19,11 +19,12 @@ Overload:
     says how much work matters, `Criticality` has the levels, `current_criticality` tells which one holds.
 
 Composition:
-    `Pipeline` and `AsyncPipeline` put policies around a call, in one object.
+    `Pipeline` and `AsyncPipeline` put policies around a call, in one object; `KeyedPipelines` keeps one for
+    each key. `explain` says what a composition comes to at worst, and what in it contradicts.
 
 Deadlines and timeouts:
     `deadline` sets the instant by which a whole call must end, and `remaining` says how far off it is.
-    `Timeout` limits one step.
+    `Timeout` limits one step, and `StreamTimeout` the wait for each item of a stream.
 
 Other ways out:
     `Fallback` answers with something else where a call fails. `Hedge` makes the same call once more where
@@ -90,11 +91,12 @@ if TYPE_CHECKING:
         reserve_all_async,
     )
     from resilience.overload import is_overload
-    from resilience.pipeline import AsyncPipeline, Pipeline
+    from resilience.pipeline import AsyncPipeline, KeyedPipelines, Pipeline, explain
     from resilience.retry import AsyncRetryManager, RetryBudget, RetryManager, with_retry
     from resilience.shedding import LoadShedder
     from resilience.stores import StoreUnavailable
     from resilience.throttle import AdaptiveThrottle
+    from resilience.streams import StreamTimeout
     from resilience.timeout import Timeout
     from resilience.transient import classify, is_transient
 
@@ -117,6 +119,7 @@ __all__ = [
     "ErrorCode",
     "Fallback",
     "Hedge",
+    "KeyedPipelines",
     "LoadShedder",
     "OverloadedError",
     "Pipeline",
@@ -128,6 +131,7 @@ __all__ = [
     "ServiceError",
     "SessionJanitor",
     "StoreUnavailable",
+    "StreamTimeout",
     "Timeout",
     "TimeoutExceeded",
     "acquire_all",
@@ -139,6 +143,7 @@ __all__ = [
     "criticality",
     "current_criticality",
     "deadline",
+    "explain",
     "fold",
     "is_overload",
     "is_transient",
@@ -169,6 +174,7 @@ _LOADED_WHEN_ASKED_FOR = {
     "Decision": "limiter",
     "Fallback": "fallback",
     "Hedge": "hedging",
+    "KeyedPipelines": "pipeline",
     "LoadShedder": "shedding",
     "Pipeline": "pipeline",
     "Quota": "limiter",
@@ -177,10 +183,12 @@ _LOADED_WHEN_ASKED_FOR = {
     "RetryManager": "retry",
     "SessionJanitor": "janitor",
     "StoreUnavailable": "stores",
+    "StreamTimeout": "streams",
     "Timeout": "timeout",
     "acquire_all": "limiter",
     "acquire_all_async": "limiter",
     "classify": "transient",
+    "explain": "pipeline",
     "fold": "limiter",
     "is_overload": "overload",
     "is_transient": "transient",
