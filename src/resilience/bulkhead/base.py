@@ -83,6 +83,11 @@ class Base(Generic[AnyWaiter]):
         """What errors, events and statistics call it."""
         return self._name
 
+    @property
+    def timeout(self) -> float | None:
+        """Seconds that a call may wait at most; None for as long as its deadline allows."""
+        return self._timeout
+
     def stats(self) -> BulkheadStats:
         """Return its figures, all of the same instant."""
         with self._lock:

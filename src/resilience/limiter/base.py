@@ -145,6 +145,12 @@ class Limiter:
         count("cost", cost, least=1)
         return [Charge(counter, key, cost) for counter in self._counters]
 
+    @property
+    def is_counting(self) -> bool:
+        """Whether anything counts that would be forgotten along with it, in a store in memory that is."""
+        store = self.counts_in
+        return isinstance(store, MemoryStore) and bool(store.holding(self._counters, 1).entries)
+
     def entry(self) -> Callable[[str | bytes], bool] | None:
         """Return the quickest way to take one unit for one canonical key, as `MemoryStore.entry` has it.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, Unpack, cast
 
 from resilience._core.criticality import Criticality
 from resilience._core.key import canonical
@@ -61,10 +61,10 @@ class Context(NamedTuple):
     def parts(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Key, ...]:
         """Return the parts of the key of a call with these arguments."""
         key = self.key
-        if isinstance(key, tuple):
+        if not callable(key):
             return key
-        found = key(*args, **kwargs)
-        return found if isinstance(found, tuple) else (found,)
+        found: Any = key(*args, **kwargs)
+        return cast("tuple[Key, ...]", found) if isinstance(found, tuple) else (found,)
 
     def own(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Hashable:
         """Return the key of a call with these arguments as one that a mapping may hold."""
@@ -80,9 +80,10 @@ def _checked_key(key: Any) -> Any:
         if kind_of(key) is not Kind.SYNC:
             raise TypeError(f"key={key!r} is a {kind_of(key).value}: pass a plain function of the arguments")
         return key
-    parts: tuple[Any, ...] = key if isinstance(key, tuple) else (key,)
-    canonical(parts)
-    return parts
+    if not isinstance(key, tuple):
+        key = (key,)
+    canonical(key)  # refuses what identifies nobody
+    return key
 
 
 def _checked_flag(idempotent: Any) -> Any:

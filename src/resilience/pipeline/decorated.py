@@ -77,7 +77,8 @@ def _following_async(decorated: Decorated) -> Fn:
 
 def _following_generator(decorated: Decorated) -> Fn:
     def following(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        return (yield from decorated.chain()(*args, **kwargs))
+        stream: Generator[Any, Any, Any] = decorated.chain()(*args, **kwargs)
+        return (yield from stream)
 
     return following
 

@@ -211,7 +211,7 @@ def fused_async(  # noqa: C901 - see fused
         began = BOOKS.given_up
         try:
             awaitable = fn(*args, **kwargs) if kwargs else fn(*args)
-            if type(awaitable) is not CoroutineType and not hasattr(awaitable, "__await__"):
+            if not hasattr(awaitable, "__await__"):
                 refuse_unawaitable(fn, awaitable)
             result = await awaitable
         except Exception as failure:

@@ -82,8 +82,8 @@ class _Pipeline:
         `with_` has made of this pipeline, and for all functions that they decorate.
 
         A part that is the same object goes on as it is. Of one that has the type and the name of an old one,
-        the state is kept: a breaker is as open as it was, and keeps its window if it counts in the same way; a
-        limiter in memory with the same quotas is the old one; retries have the budget of their name.
+        the state is kept: a breaker is as open as it was, and keeps its window if it counts in the same way;
+        a limiter in memory with the same quotas is the old one; retries have the budget of their name.
 
         Raises:
             TypeError, ValueError: A part is none, or cannot guard what the pipeline decorates. Nothing is

@@ -15,7 +15,7 @@ from resilience.pipeline.stages import arranged, dressed
 from resilience.retry.guards import refuse_unawaitable, refuse_unguarded
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from resilience.pipeline.context import Context
     from resilience.pipeline.decorated import Decorated
@@ -48,40 +48,48 @@ class Held:
 
 
 class Plan:
-    """What a pipeline does by certain parts, for calls with a certain context; it never changes."""
+    """What a pipeline does by certain parts, for calls with a certain context; it never changes.
 
-    __slots__ = ("__weakref__", "_executes", "_fusion", "_held", "parts", "stages")
+    It is no part of a cycle, so what is made for one call goes with it, without the garbage collector.
+    """
 
-    stages: tuple[Stage, ...]
+    __slots__ = ("__weakref__", "_executes", "_fusion", "_held", "_stages", "parts")
+
+    _stages: tuple[Stage, ...]
 
     def __init__(
         self, held: Held, parts: Parts, context: Context, name: str | None, known: Plan | None = None
     ) -> None:
         self._held = held
         self.parts = parts
-        self.stages = arranged(parts, context, name, () if known is None else known.stages)
-        self._fusion = fusion = Fusion.of(self.stages)
+        self._stages = arranged(parts, context, name, () if known is None else known._stages)  # noqa: SLF001 - its own class
+        self._fusion = Fusion.of(self._stages)
         self._executes: dict[Kind, Fn] = {}
-        """By kind, what takes a function and its arguments, where one wrapper stands for all stages."""
-        if fusion is not None and fusion.place_of is None:
-            for kind in fusion.kinds:
-                fuse, call = (fused, _call) if kind is Kind.SYNC else (fused_async, _call_async)
-                self._executes[kind] = fuse(fusion, fusion.retries, call, held, parts, self._otherwise(kind))
-
-    def _otherwise(self, kind: Kind) -> Fn:
-        def otherwise(fn: Fn, /, *args: Any, **kwargs: Any) -> Any:
-            return self._stacked(fn, kind, for_good=False)(*args, **kwargs)
-
-        return otherwise
+        """What takes a function of a kind and its arguments, where one wrapper stands for all stages."""
 
     def fuses(self, kind: Kind) -> bool:
         """Whether one wrapper stands for all stages around a function of this kind."""
         return self._fusion is not None and kind in self._fusion.kinds
 
     def for_one(self, fn: Fn, kind: Kind) -> Fn:
-        """Return what is to be called for `fn` once."""
+        """Return what is to be called for `fn`, a function or coroutine function, once."""
         executes = self._executes.get(kind)
-        return self._stacked(fn, kind, for_good=False) if executes is None else partial(executes, fn)
+        if executes is None:
+            fusion = self._fusion
+            if fusion is None or kind not in fusion.kinds or fusion.place_of is not None:
+                return _around_one(self._stages, fn, kind)
+            executes = self._execute_fused(fusion, kind)
+            self._executes[kind] = executes  # two threads at once make the same
+        return partial(executes, fn)
+
+    def _execute_fused(self, fusion: Fusion, kind: Kind) -> Fn:
+        stages = self._stages
+
+        def otherwise(fn: Fn, /, *args: Any, **kwargs: Any) -> Any:
+            return _around_one(stages, fn, kind)(*args, **kwargs)
+
+        fuse, call = (fused, _call) if kind is Kind.SYNC else (fused_async, _begin)
+        return fuse(fusion, fusion.retries, call, self._held, self.parts, otherwise)
 
     def for_good(self, fn: Fn, kind: Kind, renewed: Callable[[], Fn]) -> Fn:
         """Return what is to be called for `fn` again and again.
@@ -95,7 +103,9 @@ class Plan:
         Raises:
             TypeError: A part cannot guard `fn`.
         """
-        stacked = self._stacked(fn, kind, for_good=True)
+        stacked = _checked(fn) if kind is Kind.SYNC else fn
+        for stage in reversed(self._stages):
+            stacked = stage.around(stacked, kind, for_good=True)
         fusion = self._fusion
         if fusion is None or kind not in fusion.kinds:
             return stacked
@@ -107,15 +117,20 @@ class Plan:
         fuse = fused if kind is Kind.SYNC else fused_async
         return fuse(fusion, fusion.retries.named(name_of(fn)), fn, held, parts, otherwise)
 
-    def _stacked(self, fn: Fn, kind: Kind, *, for_good: bool) -> Fn:
-        around = fn
-        if kind is Kind.SYNC:
-            around = _checked(fn)
-        elif kind is Kind.ASYNC and not for_good:
-            around = _checked_async(fn)
-        for stage in reversed(self.stages):
-            around = stage.around(around, kind, for_good=for_good)
-        return around
+
+def _checked(fn: Fn) -> Fn:
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        return _call(fn, *args, **kwargs)
+
+    return dressed(checked, fn)
+
+
+def _around_one(stages: Sequence[Stage], fn: Fn, kind: Kind) -> Fn:
+    """Return what the stages make of `fn` for one call."""
+    around: Fn = partial(_call if kind is Kind.SYNC else _await, fn)
+    for stage in reversed(stages):
+        around = stage.around(around, kind, for_good=False)
+    return around
 
 
 def _call(fn: Fn, /, *args: Any, **kwargs: Any) -> Any:
@@ -126,23 +141,14 @@ def _call(fn: Fn, /, *args: Any, **kwargs: Any) -> Any:
     return result
 
 
-def _call_async(fn: Fn, /, *args: Any, **kwargs: Any) -> Awaitable[Any]:
-    """Call `fn`, and make sure that it can be awaited."""
+def _begin(fn: Fn, /, *args: Any, **kwargs: Any) -> Awaitable[Any]:
+    """Call `fn`, and make sure that what it returned can be awaited."""
     awaitable: Awaitable[Any] = fn(*args, **kwargs)
     if not hasattr(awaitable, "__await__"):
         refuse_unawaitable(fn, awaitable)
     return awaitable
 
 
-def _checked(fn: Fn) -> Fn:
-    def checked(*args: Any, **kwargs: Any) -> Any:
-        return _call(fn, *args, **kwargs)
-
-    return dressed(checked, fn)
-
-
-def _checked_async(fn: Fn) -> Fn:
-    async def checked(*args: Any, **kwargs: Any) -> Any:
-        return await _call_async(fn, *args, **kwargs)
-
-    return dressed(checked, fn)
+async def _await(fn: Fn, /, *args: Any, **kwargs: Any) -> Any:
+    """Call `fn`, and await what it returned."""
+    return await _begin(fn, *args, **kwargs)

@@ -147,7 +147,7 @@ class Limiting:
     def place(self) -> str | bytes | None:
         """The canonical key, where it is the same for all calls."""
         key = self.context.key
-        return canonical(key) if isinstance(key, tuple) else None
+        return None if callable(key) else canonical(key)
 
     def place_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | bytes:
         """Return the canonical key of a call with these arguments."""
@@ -158,18 +158,15 @@ class Limiting:
         awaited = isinstance(self.limiter, AsyncRateLimiter)
         is_async = kind in {Kind.ASYNC, Kind.ASYNC_GENERATOR}
         if awaited and not is_async:
-            raise TypeError(
-                f"{name_of(fn)} is a {kind.value}, and {self.limiter!r} is awaited: use RateLimiter"
-            )
+            raise TypeError(f"{self.limiter!r} is awaited, and so guards no {kind.value}: use RateLimiter")
         if is_async and not awaited and (self.waits or getattr(self.limiter.counts_in, "blocking", True)):
             raise TypeError(
-                f"{name_of(fn)} is a {kind.value}, whose event loop {self.limiter!r} would block: use "
-                "AsyncRateLimiter"
+                f"{self.limiter!r} would block the event loop of a {kind.value}: use AsyncRateLimiter"
             )
         if kind is Kind.ASYNC_GENERATOR and not isinstance(self.context.key, tuple):
             raise TypeError(
-                f"{name_of(fn)} is an {kind.value}, whose key cannot be a function of its arguments: "
-                "decorate it by with_(key=...) with the key itself"
+                f"the key of {name_of(fn)}, an {kind.value}, cannot be a function of its arguments: decorate "
+                "it by with_(key=...) with the key itself"
             )
         made = _LIMITED[kind](self._ask_async if is_async else self._ask, self.context, fn)
         return dressed(made, fn) if for_good else made
@@ -201,7 +198,8 @@ def _limited_async(ask: Fn, context: Context, fn: Fn) -> Fn:
 def _limited_generator(ask: Fn, context: Context, fn: Fn) -> Fn:
     def limited(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         ask(*context.parts(args, kwargs))
-        return (yield from fn(*args, **kwargs))
+        stream: Generator[Any, Any, Any] = fn(*args, **kwargs)
+        return (yield from stream)
 
     return limited
 
@@ -315,7 +313,7 @@ class Keyed:
 def _require_key(context: Context, registry: BreakerRegistry, fn: Fn, kind: Kind) -> None:
     if context.key == ():
         raise TypeError(
-            f"{registry!r} has a breaker for each key, and {name_of(fn)} has none: say it by with_(key=...)"
+            f"{registry!r} has a breaker for each key, and the call has none: say it by with_(key=...)"
         )
     if kind in GENERATORS:
         raise TypeError(
