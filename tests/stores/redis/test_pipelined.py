@@ -104,6 +104,24 @@ async def test_questions_of_one_turn_go_out_together(engine):
         assert transport.write.call_count == 3
 
 
+async def test_a_busy_loop_is_not_taken_for_a_silent_server(engine):
+    await take(engine)
+    asked = asyncio.ensure_future(take(engine, until=soon(0.05)))
+    asyncio.get_running_loop().call_soon(time.sleep, 0.2)  # once it is asked, and before it is sent
+    [decision] = await asked
+    assert decision.remaining == 4
+    assert link(engine).is_usable
+
+
+async def test_a_busy_loop_waits_no_longer_for_a_silent_server(new_engine, stub):
+    engine = new_engine(stub(after_the_look()).url)
+    asked = asyncio.ensure_future(take(engine, until=soon(0.1)))
+    await wait_until_async(lambda: engine._links and link(engine)._waiting)
+    time.sleep(0.2)  # noqa: ASYNC251 - a busy loop
+    with pytest.raises(Lost, match="no whole reply in time"):
+        await asked
+
+
 async def test_a_server_that_dribbles_does_not_stretch_the_bound(new_engine, stub):
     engine = new_engine(stub(after_the_look(b"$1000\r\n" + bytes(1000), pause=0.005)).url)
     with pytest.raises(Lost, match="no whole reply in time"):

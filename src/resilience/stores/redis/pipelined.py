@@ -6,6 +6,8 @@ order of the questions. Rules:
       gets it.
     - A link on which a reply did not come in time is asked no more. Those who wait already may still get
       theirs; then it is closed.
+    - That this process is busy is not the server's silence. A loop that comes late to see that time is up may
+      have sent the question only just now, and has not read for as long: it looks once more.
     - A link that broke, or that brought what is no reply, is closed at once, and all who wait are told.
     - A link ends with its loop: `asyncio.run` ends what is left of asynchronous generators, and each link has
       one that closes it.
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
 
 _TOGETHER: Final = 8
 """Questions that go out without waiting for the end of the turn, so that the server works meanwhile."""
+_LAST_LOOK: Final = 0.01
+"""Seconds by which a loop may be late, and that a late one waits for replies before it gives them up."""
 _inherited: Final[list[object]] = []
 """The parent's links, in a forked child: to close them here would take them out of the parent's loop."""
 
@@ -68,6 +72,7 @@ class Link(asyncio.Protocol):
         """Replies for the first who waits, until there are as many as asked for."""
         self._wakes_at = inf
         self._timer: asyncio.TimerHandle | None = None
+        self._is_last_look = False
         self.is_usable = True
         """Whether it may be asked."""
         self._end_with_loop = self._until_shutdown()
@@ -149,8 +154,13 @@ class Link(asyncio.Protocol):
     def _expire(self) -> None:
         """Tell those whose time is up; wake up again for the next."""
         self._timer = None
-        self._wakes_at = inf
+        due, self._wakes_at = self._wakes_at, inf
         now = self._loop.time()
+        if now - due > _LAST_LOOK and not self._is_last_look:
+            self._is_last_look = True
+            self._watch(now + _LAST_LOOK)
+            return
+        self._is_last_look = False
         left: list[float] = []
         for answer, _, deadline in self._waiting:
             if answer.done():
