@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from examples.adapters import note
-from examples.backend.bringing import Bringing
+from examples.backend.bringing import UNWELL, Bringing
 from examples.backend.domain.accounts import Accounts
 from examples.backend.domain.codes import OneTimeCodes
 from examples.backend.domain.limits import Limits
@@ -41,10 +41,13 @@ from resilience import CircuitBreaker, DeadlineExceeded, is_transient
 from resilience.clock import SYSTEM_CLOCK
 from resilience.events import subscribe
 from resilience.janitor.sockets import SocketRegistry
+from resilience.stores import StoreUnavailable
 from resilience.stores.memory import MemoryStore
 from resilience.stores.sqlite import SQLiteStore
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from examples.backend.domain.accounts import Mail
     from examples.backend.kit import Kit, Retries
     from examples.backend.settings import Settings
@@ -56,8 +59,9 @@ DELIVER_EVERY: Final = 0.5
 """Seconds between two looks for mail that is to be handed over."""
 FORGET_EVERY: Final = 600.0
 """Seconds between two deletions of what nobody will ask for any more."""
-UNWELL: Final = (is_transient, DeadlineExceeded)
-"""What tells that a dependency is unwell; a wrong password of ours, say, does not."""
+COUNT_WITHIN: Final = 0.5
+"""Seconds for Redis to count. Of a thousand requests at once, the last wait for this very process, and that
+must not be taken for a Redis that is away: it would keep out whoever logs in."""
 
 
 class Backend:
@@ -169,6 +173,9 @@ class Backend:
     async def start(self) -> None:
         """Begin what runs by itself."""
         self._unsubscribe = subscribe(log_event)
+        if hasattr(self._counts, "check"):  # else the first crowd would wait for the connection
+            with contextlib.suppress(StoreUnavailable):  # the log was told; it may come later
+                await settled(self._counts.check())
         for secret in self.settings.webhook_tenants:
             kept = hash_of(secret)
             await self.tenants.ensure(kept[:32], "demo", kept, SYSTEM_CLOCK.wall())
@@ -191,28 +198,30 @@ class Backend:
 
     async def close(self) -> None:
         """End what runs by itself, then let go of everything; requests have ended before."""
-        await self.monitoring.close()
-        await self.bringing.stop()
-        for running in reversed(self._running):
-            await settled(running.stop(timeout=1.0))
-        await self.bringing.close()
-        if self._breached is not None:
-            await self._breached.close()
-        for workers in (self._hashing, self._files, self._mailing):
-            workers.close()
-        await self.sessions.close()
-        self.database.close()
-        if self._board is not None:
-            self._board.close()
-        if hasattr(self._counts, "close"):
-            await settled(self._counts.close())
-        self._unsubscribe()
+        async with contextlib.AsyncExitStack() as ending:  # backwards, and to its end whatever fails
+            ending.callback(self._unsubscribe)
+            if hasattr(self._counts, "close"):
+                ending.push_async_callback(settled_by, self._counts.close)
+            if self._board is not None:
+                ending.callback(self._board.close)
+            ending.callback(self.database.close)
+            ending.push_async_callback(self.sessions.close)
+            for workers in (self._hashing, self._files, self._mailing):
+                ending.callback(workers.close)
+            if self._breached is not None:
+                ending.push_async_callback(self._breached.close)
+            ending.push_async_callback(self.bringing.close)
+            for running in self._running:
+                ending.push_async_callback(settled_by, running.stop, timeout=1.0)
+            ending.push_async_callback(self.bringing.stop)
+            ending.push_async_callback(self.monitoring.close)
 
     async def _forget(self) -> None:
-        await self.accounts.forget()
-        await self.live.forget()
-        await self.bringing.forget()
-        await self._used_tickets.forget(SYSTEM_CLOCK.wall())
+        async with contextlib.AsyncExitStack() as each:  # whatever becomes of the others
+            each.push_async_callback(self.accounts.forget)
+            each.push_async_callback(self.live.forget)
+            each.push_async_callback(self.bringing.forget)
+            each.push_async_callback(self._used_tickets.forget, SYSTEM_CLOCK.wall())
 
     def _post(self, key: bytes) -> Mail:
         """Return who takes messages: a folder, or a queue before the mail server."""
@@ -242,6 +251,11 @@ class Backend:
         return retries, breaker
 
 
+async def settled_by(end: Callable[..., object], **options: Any) -> None:
+    """Call a method of whichever twin, and await it if need be."""
+    await settled(end(**options))
+
+
 def derived(secret: bytes, purpose: str) -> bytes:
     """Return a key for one purpose only: whoever learns it learns no other."""
     return hmac.digest(secret, purpose.encode(), "sha256")
@@ -267,7 +281,7 @@ def _counts(settings: Settings, kit: Kit) -> Any:
     """Return where limits are counted."""
     match settings.limiter_store:
         case "redis":
-            return kit.redis_store(settings.redis_url)
+            return kit.redis_store(settings.redis_url, timeout=COUNT_WITHIN)
         case "sqlite":
             return SQLiteStore(settings.var / "limits.db")
         case "memory":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +19,7 @@ from examples.backend.ports.jobs import DatabaseJobs
 from examples.backend.ports.objects import Objects, is_unwell, lockout_breaker, store_of
 from examples.backend.ports.signatures import StandardSignatures
 from examples.backend.ports.telephony import Guarded, HTTPTelephony
-from resilience import BreakerRegistry, DeadlineExceeded, is_transient
+from resilience import BreakerRegistry, DeadlineExceeded, ServiceError, is_transient
 from resilience.clock import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from resilience.clock import Clock
 
     Guard = Callable[..., tuple[Retries, CircuitBreaker]]
+
+logger: Final = logging.getLogger("backend.jobs")
 
 UNWELL: Final = (is_transient, DeadlineExceeded)
 """What tells that a dependency is unwell; a wrong password of ours, say, does not."""
@@ -162,7 +165,11 @@ class Bringing:
         """End to work: finish what can be finished soon, hand back the rest."""
         await settled(self._reading.stop(timeout=LAST_MOMENTS))
         await settled(self._crew.stop(timeout=LAST_MOMENTS))
-        await self.worker.hand_back()
+        try:
+            await self.worker.hand_back()
+        except ServiceError as error:
+            reason = error.__cause__ or error
+            logger.warning("jobs could not be handed back; their leases run out in a moment: %s", reason)
 
     async def close(self) -> None:
         """Let go of connections and threads; nothing runs any more."""

@@ -106,7 +106,7 @@ class Kit(Protocol):
         """Charge several limiters, all or none."""
         ...
 
-    def redis_store(self, url: str) -> Any:
+    def redis_store(self, url: str, *, timeout: float) -> Any:
         """Return a store of limits on Redis."""
         ...
 
@@ -175,11 +175,11 @@ class AsyncKit:
         """Charge several limiters, all or none."""
         return await acquire_all_async(charges)
 
-    def redis_store(self, url: str) -> Any:
+    def redis_store(self, url: str, *, timeout: float) -> Any:
         """Return a store of limits on Redis."""
         from resilience.stores.redis import AsyncRedisStore  # noqa: PLC0415 - redis-py is for those who use it
 
-        return AsyncRedisStore(url)
+        return AsyncRedisStore(url, timeout=timeout)
 
     def sqlite_sessions(self, path: Path, **options: Any) -> Any:
         """Return a session store in a file; its methods are awaited."""
@@ -248,11 +248,11 @@ class BlockingKit:
         """Charge several limiters, all or none."""
         return acquire_all(charges)
 
-    def redis_store(self, url: str) -> Any:
+    def redis_store(self, url: str, *, timeout: float) -> Any:
         """Return a store of limits on Redis."""
         from resilience.stores.redis import RedisStore  # noqa: PLC0415 - redis-py is for those who use it
 
-        return RedisStore(url)
+        return RedisStore(url, timeout=timeout)
 
     def sqlite_sessions(self, path: Path, **options: Any) -> Any:
         """Return a session store in a file; its methods are awaited."""

@@ -65,10 +65,11 @@ async def test_fault_17_of_a_thousand_parallel_logins_exactly_six_are_admitted(s
 
     async with asyncio.timeout(PATIENCE):
         statuses = await asyncio.gather(*(attempt() for _ in range(1000)))
-    counted = collections.Counter(statuses)
-    assert counted[401] == 6
-    # Where limits are counted in Redis, a busy machine may have no answer in time: then nobody is let in.
-    assert counted.keys() - {401} <= ({429, 503} if server.is_real else {429})
+    # Redis too counts them all in time: that this process is busy is not taken for an outage (503), which
+    # would keep out everybody else as well, for seconds.
+    assert collections.Counter(statuses) == {401: 6, 429: 994}
+    with server.client() as bystander:
+        assert login(bystander, "bystander@example.com").status_code == 401
 
 
 def test_the_api_is_limited_by_client_and_tells_what_is_left(user, client):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy.exc import SQLAlchemyError
 
 from examples.backend.assembly import Backend
-from resilience import is_transient
+from resilience import ServiceError, is_transient
 
 if TYPE_CHECKING:
     from examples.backend.kit import Kit
@@ -55,7 +55,8 @@ async def started(settings: Settings, kit: Kit) -> Backend:
 
 
 def _explained(settings: Settings, error: Any) -> str:
-    reason = " ".join(str(getattr(error, "orig", None) or error).split())
+    cause = error.__cause__ if isinstance(error, ServiceError) and error.__cause__ else error
+    reason = " ".join(str(getattr(cause, "orig", None) or cause).split())
     if settings.database_url or settings.redis_url:
         return f"cannot start: {reason}; see BACKEND_DATABASE_URL, BACKEND_REDIS_URL, BACKEND_VAR"
     return f"cannot keep anything in {settings.var}: {reason}; see BACKEND_VAR"
