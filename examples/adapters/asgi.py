@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from examples.adapters.exchange import HeaderList, Mapper
     from resilience.clock import Clock
+    from resilience.criticality import Criticality
     from resilience.http import ErrorResponse
     from resilience.http.headers import Style
 
@@ -62,6 +63,10 @@ class ResilienceMiddleware:
         body_timeout: Seconds that are waited for a request's body, in all, else it is answered 408; None for
             as long as it takes. Both bounds need asyncio.
         path_for_log: Returns a request's path as it may be logged: some have a secret in them.
+        request_timeout: Seconds that a request may take, or less where `X-Request-Timeout` asks for less: the
+            deadline of its context. One that comes with no time left is answered 504. None for no deadline.
+        most_critical: The most that a request may claim to matter in `X-Criticality`, such as `"critical"`;
+            None to believe none.
     """
 
     def __init__(
@@ -75,10 +80,20 @@ class ResilienceMiddleware:
         max_body: int | None = None,
         body_timeout: float | None = None,
         path_for_log: Callable[[str], str] = str,
+        request_timeout: float | None = None,
+        most_critical: Criticality | str | None = None,
     ) -> None:
         self._app = app
         self._settings = Settings(
-            development, mapper, style, clock, max_body, body_timeout, path_for_log
+            development,
+            mapper,
+            style,
+            clock,
+            max_body,
+            body_timeout,
+            path_for_log,
+            request_timeout,
+            most_critical,
         ).checked()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,8 +105,9 @@ class ResilienceMiddleware:
         connection = (_Http if scope["type"] == "http" else _WebSocket)(exchange, scope, receive, send)
         token = CURRENT.set(exchange)
         try:
-            connection.require_body()
-            await self._app(scope, connection.receive, connection.send)
+            with self._settings.heeding(scope["headers"], timed=scope["type"] == "http"):
+                connection.require_body()
+                await self._app(scope, connection.receive, connection.send)
             await connection.finish()
         except Exception as exception:
             if connection.is_complete:

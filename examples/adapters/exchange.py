@@ -14,13 +14,16 @@ from __future__ import annotations
 import logging
 import traceback
 import zlib
+from contextlib import ExitStack
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import quote
 
 from resilience import checks, http
 from resilience.clock import SYSTEM_CLOCK
+from resilience.criticality import Criticality
 from resilience.http.headers import limit_headers
+from resilience.http.propagation import criticality_from, deadline_from
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from resilience import Decision
     from resilience.clock import Clock
     from resilience.errors import ServiceError
-    from resilience.http.headers import Style
+    from resilience.http.headers import Headers, Style
 
     HeaderList = list[tuple[str, str]]
     Mapper = Callable[[Exception], ServiceError]
@@ -75,7 +78,7 @@ def note(decision: Decision) -> None:
 
 
 class Settings(NamedTuple):
-    """How errors are answered, and what a request's body may be."""
+    """How errors are answered, what a request's body may be, and what its caller may ask for."""
 
     development: bool = False
     """Whether to show details and what is internal."""
@@ -91,6 +94,10 @@ class Settings(NamedTuple):
     """Seconds that are waited for a request's body, in all."""
     path_for_log: Callable[[str], str] = str
     """Returns a path as it may be logged: some have a secret in them."""
+    request_timeout: float | None = None
+    """Seconds that a request may take, at most."""
+    most_critical: Criticality | str | None = None
+    """The most that a request may claim to matter."""
 
     def checked(self) -> Settings:
         """Return the settings, if the bounds are ones that can be kept."""
@@ -98,7 +105,28 @@ class Settings(NamedTuple):
             checks.count("max_body", self.max_body, least=0)
         if self.body_timeout is not None:
             checks.number("body_timeout", self.body_timeout, above=0)
+        if self.request_timeout is not None:
+            checks.number("request_timeout", self.request_timeout, above=0)
+        if self.most_critical is not None:
+            Criticality.of(self.most_critical)
         return self
+
+    def heeding(self, headers: Headers, *, timed: bool = True) -> ExitStack:
+        """Begin a block with the deadline and the criticality that a request asks for, as far as they count.
+
+        Args:
+            headers: The request's.
+            timed: Whether it is one that has to end.
+
+        Raises:
+            DeadlineExceeded: Its caller has no time left.
+        """
+        with ExitStack() as block:
+            if timed and self.request_timeout is not None:
+                block.enter_context(deadline_from(headers, self.request_timeout, clock=self.clock))
+            if self.most_critical is not None:
+                block.enter_context(criticality_from(headers, most=self.most_critical))
+            return block.pop_all()
 
 
 class Exchange:

@@ -22,6 +22,7 @@ from examples.adapters.intake import LINGER, Intake
 from examples.adapters.wsgi_input import Input
 from resilience.clock import SYSTEM_CLOCK
 from resilience.http import to_service_error
+from resilience.http.propagation import CRITICALITY_HEADER, TIMEOUT_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from examples.adapters.exchange import HeaderList, Mapper
     from resilience.clock import Clock
+    from resilience.criticality import Criticality
     from resilience.http import ErrorResponse
     from resilience.http.headers import Style
 
@@ -56,6 +58,10 @@ class ResilienceMiddleware:
         body_timeout: Seconds that are waited for a request's body, in all, else it is answered 408; None for
             as long as it takes.
         path_for_log: Returns a request's path as it may be logged: some have a secret in them.
+        request_timeout: Seconds that a request may take, or less where `X-Request-Timeout` asks for less: the
+            deadline of its context. One that comes with no time left is answered 504. None for no deadline.
+        most_critical: The most that a request may claim to matter in `X-Criticality`, such as `"critical"`;
+            None to believe none.
     """
 
     def __init__(
@@ -69,10 +75,20 @@ class ResilienceMiddleware:
         max_body: int | None = None,
         body_timeout: float | None = None,
         path_for_log: Callable[[str], str] = str,
+        request_timeout: float | None = None,
+        most_critical: Criticality | str | None = None,
     ) -> None:
         self._app = app
         self._settings = Settings(
-            development, mapper, style, clock, max_body, body_timeout, path_for_log
+            development,
+            mapper,
+            style,
+            clock,
+            max_body,
+            body_timeout,
+            path_for_log,
+            request_timeout,
+            most_critical,
         ).checked()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -93,6 +109,7 @@ class ResilienceMiddleware:
         environ["wsgi.input"] = source = Input(environ, intake, self._settings.clock)
         response = _Response(exchange, intake, source, context, start_response)
         try:
+            context.run(self._settings.heeding, _propagated(environ))  # the context ends with the response
             response.require_body()
             chunks = context.run(self._app, environ, response.start)
         except Exception as exception:  # noqa: BLE001 - any failure has an answer
@@ -229,6 +246,13 @@ class _Response:
         status = f"{response.status} {_phrase(response.status)}"
         self._write = self._start_response(status, response.headers)
         return [response.body] if response.body else []
+
+
+def _propagated(environ: Environ) -> list[tuple[str, str]]:
+    """Return the headers by which a caller says how long it waits, and how much the request matters."""
+    names = (TIMEOUT_HEADER, CRITICALITY_HEADER)
+    told = ((name, environ.get(f"HTTP_{name.upper().replace('-', '_')}")) for name in names)
+    return [(name, value) for name, value in told if value is not None]
 
 
 def _phrase(status: int) -> str:
