@@ -58,8 +58,11 @@ model: $(VENV)/test.stamp         ## check the breaker under every interleaving 
 bench: $(VENV)/bench.stamp        ## measure, and print the table that docs/benchmarks.md keeps
 	$(PY) -m benchmarks
 
+experiments: $(VENV)/test.stamp   ## run the experiments behind the defaults, and draw what docs/experiments.md shows
+	$(PY) -m experiments
+
 clean:           ## remove whatever was built here
 	rm -rf $(VENV) .venvs var build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help run run-real test test-all check format model bench clean
+.PHONY: help run run-real test test-all check format model bench experiments clean

@@ -116,6 +116,7 @@ WITHOUT_PARTS = {
     "backend-figures.md",
     "benchmarks.md",
     "design.md",
+    "experiments.md",
     "faults.md",
     "glossary.md",
 }
