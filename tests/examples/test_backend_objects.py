@@ -209,6 +209,39 @@ async def test_a_recording_can_be_heard_and_handed_on(house, sid):
     assert httpx2.get(url.replace("X-Amz-Signature=", "X-Amz-Signature=0")).status_code == 403
 
 
+async def test_a_slow_listener_hears_all_though_the_store_fails_meanwhile(house, control, sid, monkeypatch):
+    monkeypatch.setattr(port, "STRETCH", 10_000)
+    monkeypatch.setattr(port, "SLICE", 3_000)
+    recording = await house.fetch(sid)
+    sound = recording_of(sid)
+    heard = []
+
+    async def hear():
+        async for piece in await house.recordings.sound(recording):
+            heard.append(piece)
+            if len(heard) == 5:  # in the middle of it
+                control.fault(kinds=["torn"], next=1)
+                control.fault(kinds=["unavailable"], next=1)
+
+    await house.run(hear())
+    assert b"".join(heard) == sound
+    assert max(map(len, heard)) == 3_000
+    assert control.requests(sid)["GET"] == -(-len(sound) // 10_000) + 2
+
+
+async def test_who_stops_listening_costs_the_store_no_more(house, control, sid, monkeypatch):
+    monkeypatch.setattr(port, "STRETCH", 10_000)
+    recording = await house.fetch(sid)
+
+    async def hear():
+        pieces = await house.recordings.sound(recording)
+        await anext(pieces)
+        await pieces.aclose()
+
+    await house.run(hear())
+    assert control.requests(sid)["GET"] == 1
+
+
 async def test_deleting_removes_whatever_lies_there_of_the_call_and_nothing_else(house, control, sid):
     recording = await house.fetch(sid)
     neighbour = f"c0ffee{next(NUMBERS):026x}"

@@ -136,8 +136,8 @@ class Position:
 class Objects(Protocol):
     """The object store."""
 
-    async def get(self, key: str, part: range | None = None) -> AsyncIterator[bytes]:
-        """Open what is stored under `key`, or a part of it; return its pieces."""
+    async def get(self, key: str, part: range) -> AsyncIterator[bytes]:
+        """Open a part of what is stored under `key`; return its pieces."""
         ...
 
     async def url(self, key: str, seconds: float) -> str | None:
@@ -246,7 +246,7 @@ class Recordings:
 
     async def sound(self, recording: Recording, part: range | None = None) -> AsyncIterator[bytes]:
         """Open the sound of a stored recording, or a part of it; return its pieces."""
-        return await self._objects.get(recording.object_key, part)
+        return await self._objects.get(recording.object_key, part or range(recording.sound.size))
 
     async def url(self, recording: Recording) -> str | None:
         """Return an address that opens its sound for `URL_LIFETIME` seconds; None if the store has none."""

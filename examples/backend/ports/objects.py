@@ -27,7 +27,7 @@ from examples.backend.domain.bringing import UNUSABLE
 from resilience import CircuitBreaker, ErrorCode, ServiceError, not_found_error, service_unavailable_error
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from examples.backend.domain.recordings import Sound
@@ -41,6 +41,10 @@ logger: Final = logging.getLogger("backend.objects")
 
 PIECE: Final = 8 * 1024 * 1024
 """Bytes. What is longer is put in several pieces: one that fails costs less, and memory stays small."""
+STRETCH: Final = 512 * 1024
+"""Bytes that are read at a time. The store knows only this much of a slow listener, whom it would cut off."""
+SLICE: Final = 64 * 1024
+"""Bytes that are handed on at a time, so that a slow listener takes each in good time."""
 SHORTEST_WAIT: Final = 1.0
 """Seconds after which it is worth asking a store again that is unwell."""
 CODE: Final = re.compile(r"<Code>(\w+)</Code>")
@@ -131,19 +135,18 @@ class Objects:
         if not await self._ask(arrived):
             raise service_unavailable_error("The object store", SHORTEST_WAIT)
 
-    async def get(self, key: str, part: range | None = None) -> AsyncIterator[bytes]:
-        """Open what is stored under `key`, or a part of it; return its pieces.
+    async def get(self, key: str, part: range) -> AsyncIterator[bytes]:
+        """Open a part of what is stored under `key`; return its pieces.
+
+        It is read stretch by stretch, each by a request of its own that is retried like any other. So neither
+        a slow listener nor a request that breaks off ends it, and memory and threads are held by nobody who
+        merely listens.
 
         Raises:
             ServiceError: The store failed (503), or has lost it (404).
         """
-        options: Any = {} if part is None else {"range": (part.start, part.stop)}
-        try:
-            found = await self._ask(lambda: obstore.get(self._store, key, options=options))
-        except FileNotFoundError:
-            logger.exception("the object store has lost %s", key)
-            raise not_found_error("Recording") from None
-        return self._pieces(iter(found.stream()))
+        first = await self._stretch(key, part[:STRETCH])
+        return self._pieces(key, first, part[STRETCH:])
 
     async def url(self, key: str, seconds: float) -> str | None:
         """Return an address that opens it for so long; None if this store has none."""
@@ -165,9 +168,22 @@ class Objects:
 
         await self._ask(remove)
 
-    async def _pieces(self, stream: Iterator[Any]) -> AsyncIterator[bytes]:
-        while (piece := await self._workers.run(next, stream, None)) is not None:
-            yield bytes(piece)
+    async def _pieces(self, key: str, stretch: memoryview, rest: range) -> AsyncIterator[bytes]:
+        while stretch:
+            for at in range(0, len(stretch), SLICE):
+                yield bytes(stretch[at : at + SLICE])
+            stretch, rest = await self._stretch(key, rest[:STRETCH]), rest[STRETCH:]
+
+    async def _stretch(self, key: str, part: range) -> memoryview:
+        if not part:
+            return memoryview(b"")
+        try:
+            return memoryview(
+                await self._ask(lambda: obstore.get_range(self._store, key, start=part.start, end=part.stop))
+            )
+        except FileNotFoundError:
+            logger.exception("the object store has lost %s", key)
+            raise not_found_error("Recording") from None
 
     async def _ask(self, work: Callable[[], T]) -> T:
         """Return what `work` returns, attempted again as long as that is worth it."""
