@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from examples.backend.domain.bringing import Bringer
 from examples.backend.domain.jobs import Worker
 from examples.backend.domain.reconciliation import Reconciliation
-from examples.backend.domain.recordings import Recordings
+from examples.backend.domain.recordings import LISTENERS, Recordings
 from examples.backend.domain.webhooks import Webhooks
 from examples.backend.kit import settled
 from examples.backend.ports import http_client
@@ -129,6 +129,9 @@ class Bringing:
             objects=objects,
             catalogue=DatabaseCatalogue(database, clock),
             flights=flights,
+            listeners=kit.most_listeners(
+                LISTENERS, settings.request_threads // 2
+            ),  # live updates have a half
             wake=wake,
             clock=clock,
         )

@@ -282,7 +282,7 @@ class BlockingKit:
 
     def most_listeners(self, wanted: int, threads: int) -> int:
         """Return how many connections a process can keep open, if it serves requests on so many threads."""
-        return min(wanted, threads // 2)  # each takes a thread, and requests need some too
+        return min(wanted, max(1, threads // 2))  # each takes a thread, and requests need some too
 
     async def close_sockets(self, sockets: SocketRegistry) -> None:
         """Close all sockets, saying that the service restarts."""

@@ -9,7 +9,7 @@ import os
 
 import pytest
 
-from examples.backend.domain.recordings import NotReady, Position, Search
+from examples.backend.domain.recordings import LISTENERS, NotReady, Position, Search
 from examples.backend.fakes.telephony import Fault, recording_of
 from examples.backend.ports.tables import calls
 from resilience import CircuitOpenError, DeadlineExceeded, RetryBudget, ServiceError
@@ -83,6 +83,34 @@ async def test_a_part_of_a_recording_can_be_had(house):
     recording = await house.fetch(SID)
     pieces = await house.run(pieces_of(house, recording, range(100, 200)))
     assert b"".join(pieces) == SOUND[100:200]
+
+
+async def test_only_so_many_listen_at_a_time_and_each_place_is_given_back(house_with):
+    house = house_with(request_threads=8)  # under WSGI, two may listen
+    recording = await house.fetch(SID)
+    most = house.kit.most_listeners(LISTENERS, 4)
+    listening = [await house.run(house.recordings.sound(recording)) for _ in range(most)]
+    await refused(house.run(house.recordings.sound(recording)), 503)
+
+    await house.run(listening.pop().aclose())  # one has heard enough
+    listening.append(await house.run(house.recordings.sound(recording)))
+    await refused(house.run(house.recordings.sound(recording)), 503)
+
+    del listening[-1]  # one has left before it began
+    listening.append(await house.run(house.recordings.sound(recording)))
+    await refused(house.run(house.recordings.sound(recording)), 503)
+    for hearing in listening:
+        await house.run(hearing.aclose())
+        await house.run(hearing.aclose())
+    assert len([await house.run(house.recordings.sound(recording)) for _ in range(most)]) == most
+
+
+async def test_what_cannot_be_opened_takes_no_place(house_with):
+    house = house_with(request_threads=8)
+    recording = await house.fetch(SID)
+    (house.folder / "objects" / recording.object_key).unlink()
+    for _ in range(LISTENERS + 1):
+        await refused(house.run(house.recordings.sound(recording)), 404)
 
 
 async def test_a_recording_that_the_store_has_lost_is_not_found(house, caplog):

@@ -9,6 +9,8 @@ The rules:
   counts.
 - A recording that is not there yet is no failure: the caller is told when to look again, and from then on the
   workers look too.
+- How many listen to sounds at the same time is bounded: a slow listener costs memory for hours, and under
+  WSGI a thread. Who finds no place may come back, or take the store's own address.
 - What is deleted stays deleted, whatever is on its way for it: a mark stays in its place, and the object is
   removed at once and once more when nobody can be storing it any longer (`jobs`).
 """
@@ -16,11 +18,12 @@ The rules:
 from __future__ import annotations
 
 import logging
+import threading
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
-from resilience import not_found_error
+from resilience import not_found_error, service_unavailable_error
 from resilience.clock import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
@@ -35,6 +38,10 @@ URL_LIFETIME: Final = 300.0
 """Seconds for which an address of the store's own opens a recording: a download is begun at once, but a
 player asks for more of it while it plays."""
 
+LISTENERS: Final = 200
+"""Who may listen at the same time in a process."""
+COME_BACK: Final = 5.0
+"""Seconds after which a place may be free."""
 ENDINGS: Final = {"audio/mpeg": ".mp3", "audio/mp3": ".mp3"}
 """Of file names; what is no MP3 is a WAV."""
 
@@ -191,6 +198,7 @@ class Recordings:
         objects: Where recordings are kept.
         catalogue: Which are there.
         flights: How fetches are shared.
+        listeners: How many may listen to a sound at the same time.
         wake: Tells the workers that there is something to do.
         clock: Where the time comes from.
     """
@@ -202,9 +210,11 @@ class Recordings:
         objects: Objects,
         catalogue: Catalogue,
         flights: Flights,
+        listeners: int = LISTENERS,
         wake: Callable[[], object] = lambda: None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
+        self._places = threading.BoundedSemaphore(listeners)
         self._bringer = bringer
         self._objects = objects
         self._catalogue = catalogue
@@ -245,8 +255,19 @@ class Recordings:
         return entry.recording
 
     async def sound(self, recording: Recording, part: range | None = None) -> AsyncIterator[bytes]:
-        """Open the sound of a stored recording, or a part of it; return its pieces."""
-        return await self._objects.get(recording.object_key, part or range(recording.sound.size))
+        """Open the sound of a stored recording, or a part of it; return its pieces, to be closed in the end.
+
+        Raises:
+            ServiceError: Too many listen already, or the store failed (503); it has lost it (404).
+        """
+        if not self._places.acquire(blocking=False):
+            raise service_unavailable_error("Listening", COME_BACK)
+        try:
+            pieces = await self._objects.get(recording.object_key, part or range(recording.sound.size))
+        except BaseException:
+            self._places.release()
+            raise
+        return Hearing(pieces, self._places.release)
 
     async def url(self, recording: Recording) -> str | None:
         """Return an address that opens its sound for `URL_LIFETIME` seconds; None if the store has none."""
@@ -282,6 +303,37 @@ class Recordings:
             await self._bringer.discard(call_sid, tenant)
             raise not_found_error("Call")
         return recording
+
+
+class Hearing:
+    """The pieces of a sound, heard at a place that is given back once: when this is closed, or forgotten."""
+
+    def __init__(self, pieces: AsyncIterator[bytes], leave: Callable[[], object]) -> None:
+        self._pieces: Any = pieces
+        self._leave: Callable[[], object] | None = leave
+
+    def __aiter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Return the next piece."""
+        piece: bytes = await anext(self._pieces)
+        return piece
+
+    async def aclose(self) -> None:
+        """Listen no longer."""
+        self._give_back()
+        await self._pieces.aclose()
+
+    def __del__(self) -> None:
+        """Give the place back, should whoever was to listen have left before they began."""
+        self._give_back()
+
+    def _give_back(self) -> None:
+        leave, self._leave = self._leave, None
+        if leave is not None:
+            leave()
 
 
 def file_name(call_sid: str, sound: Sound) -> str:
