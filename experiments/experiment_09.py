@@ -4,8 +4,8 @@
 and each decision is compared with what fractions say. Here it is held to no difference at all.
 
 The adversary knows the limit and the clock. It asks just when a limiter is apt to err: in a burst at the end
-of a window, at the instant at which a unit comes back, and a nanosecond before and after it. What was admitted
-is looked at from outside, without any rule: the most units in any window of that length, wherever it begins.
+of a window, at the instant at which a unit comes back, and a nanosecond before and after it. What was
+admitted is looked at from outside, without any rule: the most in any window of that length.
 """
 
 from __future__ import annotations
@@ -64,12 +64,13 @@ def attack(quota: Quota, asked: int, *, seed: int) -> list[int]:
         now = clock.nanoseconds
         if decision.allowed:
             admitted.append(now)
+        tires = 0.3 if not decision.allowed else min(0.3, 1 / quota.limit)
+        if chance.random() > tires:
+            continue  # a burst, mostly until it is refused
         kind = chance.random()
-        if kind < 0.7:
-            continue  # a burst
-        if decision.retry_after is not None and kind < 0.9:
+        if decision.retry_after is not None and kind < 0.6:
             step = round(decision.retry_after * SECOND) + chance.choice((-1, 0, 0, 1))
-        elif kind < 0.95:
+        elif kind < 0.9:
             step = window - (now - begun) % window + chance.choice((-1, 0, 1))  # the edge of a fixed window
         else:
             step = chance.randrange(window)
