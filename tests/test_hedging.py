@@ -412,6 +412,28 @@ def test_it_cannot_be_copied_or_pickled(duplicate):
         duplicate(Hedge(1.0, name="replicas"))
 
 
+def test_draining_waits_for_nothing_on_other_loops():
+    hedge = Hedge(0.001, budget=None)
+
+    async def leave_one_unwinding():
+        async def stuck():
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(3600)
+
+        await hedge.execute(lambda: asyncio.sleep(0) if hedge.stats().hedges else stuck())
+
+    async def drain():
+        async with asyncio.timeout(5):
+            await hedge.drain()
+
+    with asyncio.Runner() as first, asyncio.Runner() as second:
+        first.run(leave_one_unwinding())
+        assert hedge.stats().unwinding == 1
+        second.run(drain())
+
+
 # --- threads -------------------------------------------------------------------------------------
 
 

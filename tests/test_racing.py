@@ -152,16 +152,22 @@ def test_a_cancelled_call_waits_until_its_attempts_have_unwound_and_goes_up_unto
     simulate(main)
 
 
-def test_cancelled_again_it_passes_that_on_to_what_is_still_unwinding():
+def test_cancelled_again_it_passes_that_on_to_what_is_still_unwinding_and_goes_on_waiting():
     async def main(clock):
-        call = asyncio.create_task(race(Hedge(1.0), stuck(clock, 3.0), stuck(clock, 3600.0)))
+        async def stuck_twice():
+            try:
+                await stuck(clock, 3600.0)()
+            finally:
+                await clock.sleep_async(5.0)
+
+        call = asyncio.create_task(race(Hedge(1.0), stuck(clock, 3.0), stuck_twice))
         await clock.sleep_async(2.0)
         call.cancel("first")
         await clock.sleep_async(1.0)
         call.cancel("second")
         with pytest.raises(asyncio.CancelledError):
             await call
-        assert clock.now() == 3.0
+        assert clock.now() == 8.0
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     simulate(main)
@@ -370,12 +376,13 @@ def test_what_fails_while_disposing_is_logged(caplog, is_async):
 
 def test_a_call_that_is_cancelled_waits_for_what_it_disposes_of():
     async def main(clock):
-        call = asyncio.create_task(race(Hedge(5.0), after(clock, 9.0, AsyncAnswer, stubborn=True)))
+        hedge = Hedge(5.0, on_discard=lambda _: clock.sleep_async(3.0))
+        call = asyncio.create_task(race(hedge, after(clock, 9.0, str, stubborn=True)))
         await clock.sleep_async(1.0)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        assert AsyncAnswer.open == 0
+        assert clock.now() == 4.0
 
     simulate(main)
 
