@@ -59,9 +59,9 @@ def worst_recovery(summaries: Sequence[Summary]) -> float | None:
 
 def run(long: bool, progress: Progress) -> list[Mark]:
     """Run it, and return the marks."""
-    seeds = range(1, 9) if long else range(1, 3)
+    seeds = range(1, 9) if long else range(1, 2)
     ours = [
-        scenario(defaults, seed) if long else scenario(defaults, seed, start=20.0, after=25.0)
+        scenario(defaults, seed) if long else scenario(defaults, seed, start=10.0, after=20.0)
         for seed in seeds
     ]
     theirs = _controls(long)
@@ -74,7 +74,7 @@ def run(long: bool, progress: Progress) -> list[Mark]:
     ]
     for name, one in others.items():
         if name in COLLAPSED:
-            marks.append(at_least(f"{name}: below 1 % for", one.silence, 170.0 if long else 25.0, " s", 0))
+            marks.append(at_least(f"{name}: below 1 % for", one.silence, 170.0 if long else 20.0, " s", 0))
         else:
             marks += [
                 compared(f"{name}: recovery", one.recovery_time, " s", 1),
@@ -86,12 +86,12 @@ def run(long: bool, progress: Progress) -> list[Mark]:
 def _controls(long: bool) -> dict[str, Scenario]:
     if long:
         return {name: scenario(policy, 1) for name, policy in (COLLAPSED | PEERS).items()}
-    return {name: scenario(policy, 1, start=15.0, after=25.0) for name, policy in COLLAPSED.items()}
+    return {name: scenario(policy, 1, start=10.0, after=20.0) for name, policy in COLLAPSED.items()}
 
 
 def figure(long: bool, progress: Progress) -> str:
     """Draw the share of the calls that succeed, under some of the policies."""
-    scenarios = {"defaults": scenario(defaults, 1, **({} if long else {"start": 15.0, "after": 25.0}))}
+    scenarios = {"defaults": scenario(defaults, 1, **({} if long else {"start": 10.0, "after": 20.0}))}
     scenarios |= _controls(long)
     shown = ["defaults", "three naive retries", "backoff, full jitter", "no retries", "AWS now", "pybreaker"]
     chosen = {name: scenarios[name] for name in shown if name in scenarios}

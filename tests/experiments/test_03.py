@@ -1,0 +1,10 @@
+"""Experiment 3, in its short form, or in its long one when thorough."""
+
+from __future__ import annotations
+
+from experiments import experiment_03
+from tests.experiments.marks import check
+
+
+def test_every_mark_is_reached():
+    check(experiment_03)
