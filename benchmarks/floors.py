@@ -104,6 +104,35 @@ class Limiter:
             return True
 
 
+def timeout_async(fn, seconds=60.0):
+    """Cancel it when its time is up."""
+
+    @functools.wraps(fn)
+    async def wrapper(*args, **kwargs):
+        async with asyncio.timeout(seconds):
+            return await fn(*args, **kwargs)
+
+    return wrapper
+
+
+def hedge_async(fn, delay=60.0):
+    """Call it once more where it takes longer; the first to end counts."""
+
+    @functools.wraps(fn)
+    async def wrapper(*args, **kwargs):
+        first = asyncio.create_task(fn(*args, **kwargs))
+        done, _ = await asyncio.wait({first}, timeout=delay)
+        if done:
+            return first.result()
+        second = asyncio.create_task(fn(*args, **kwargs))
+        done, left = await asyncio.wait({first, second}, return_when=asyncio.FIRST_COMPLETED)
+        for task in left:
+            task.cancel()
+        return done.pop().result()
+
+    return wrapper
+
+
 def pipeline(fn, limiter, breaker, attempts=3, base=0.1, cap=10.0):
     """Limiter, breaker and retry in one wrapper."""
 

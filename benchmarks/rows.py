@@ -19,7 +19,7 @@ import throttled
 
 from benchmarks import floors
 from benchmarks.harness import awaited, calls, calls_over, failing_calls
-from resilience import CircuitBreaker, Quota, RateLimiter, with_retry
+from resilience import CircuitBreaker, Hedge, Quota, RateLimiter, Timeout, with_retry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -76,6 +76,7 @@ def rows() -> Iterator[Row]:
     yield from retry_rows()
     yield from breaker_rows()
     yield from limiter_rows()
+    yield from timeout_rows()
     yield pipeline_row()
 
 
@@ -262,6 +263,34 @@ def peer_limiters(algorithm: str, limit: int, per: float) -> Mapping[str, Callab
         )
         peers["pyrate-limiter"] = lambda key: bucket.try_acquire(key, blocking=False)
     return peers
+
+
+# --- timeouts and hedges -------------------------------------------------------------------------
+
+
+def timeout_rows() -> Iterator[Row]:
+    """What nearly always happens: the call is over long before."""
+    timeout, hedge = Timeout(60.0), Hedge(60.0)
+
+    async def in_block(value):
+        async with timeout.guard():
+            return await work_async(value)
+
+    yield Row(
+        "timeout, async",
+        awaited(floors.timeout_async(work_async), 1),
+        {"resilience": awaited(Timeout(60.0)(work_async), 1), "as a block": awaited(in_block, 1)},
+        1.0,
+    )
+    yield Row(
+        "hedge, answered at once",
+        awaited(floors.hedge_async(work_async), 1),
+        {
+            "resilience": awaited(hedge(work_async), 1),
+            "by percentile": awaited(Hedge(percentile=0.99999)(work_async), 1),
+        },
+        1.5,
+    )
 
 
 # --- together ------------------------------------------------------------------------------------
