@@ -469,7 +469,42 @@ async def test_reconciliation_reads_page_by_page_and_goes_on_where_it_was(house_
     assert await house.run(house.bringing.reconciliation.look()) == 4
     assert fake.provider.requests()["lists"] == 4
     (mark,) = house.rows(watermarks)
-    assert mark["at"] > now.wall() - 3600
+    assert mark["at"] > now.wall() - 3600 - 600  # an hour before the last one, some minutes ago
+
+
+@pytest.fixture
+async def house_with_a_busy_hour(house_with, fake, now, monkeypatch):
+    """A house whose turns take four calls, and eleven ids; a webhook told of the first one only."""
+    monkeypatch.setattr("examples.backend.ports.telephony.PAGE", 2)
+    monkeypatch.setattr("examples.backend.domain.reconciliation.MOST_PAGES", 2)
+    house = house_with(clock=now)
+    sids = fake.place_calls(11, ended_within=50.0)
+    await house.announce(sids[0])
+    await house.work()
+    return house, sids
+
+
+async def test_reconciliation_gets_on_though_one_turn_is_not_enough_for_an_hour(house_with_a_busy_hour):
+    house, sids = house_with_a_busy_hour
+    for _ in range(6):
+        await house.run(house.bringing.reconciliation.look())
+        house.clock.advance(301.0)
+    await house.work()
+    assert {house.state(sid) for sid in sids} == {"stored"}
+
+
+async def test_reconciliation_gets_on_though_the_provider_is_too_slow_for_an_hour(
+    house_with_a_busy_hour, fake, now, monkeypatch
+):
+    house, _ = house_with_a_busy_hour
+    await house.run(house.bringing.reconciliation.look())
+    house.clock.advance(301.0)
+    monkeypatch.setattr("examples.backend.domain.reconciliation.LONGEST_READING", 0.5)
+    fake.provider.add_fault(Fault(on="lists", next=1))  # which goes well
+    fake.provider.add_fault(Fault(on="lists", delay=1.0, next=1))
+    with pytest.raises((DeadlineExceeded, ServiceError)):
+        await house.run(house.bringing.reconciliation.look())
+    assert house.rows(watermarks)[0]["at"] > now.wall() - 3600
 
 
 async def test_reconciliation_does_not_go_on_for_ever(house_with, fake, now, monkeypatch):

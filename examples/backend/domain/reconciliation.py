@@ -2,8 +2,9 @@
 
 The rules:
 
-- The list is read from where the last reading ended, and an hour from before that: a call is listed by when
-  it began, and may be listed late. What is known already is left as it is.
+- The list is read from an hour before where the last reading ended: a call is listed by when it began, and
+  may be listed late. Where one turn is not enough for that hour, the next goes on where it ended instead, or
+  it would never get any further. What is known already is left as it is.
 - A call that no webhook has announced is the tenant's whose webhooks have told of calls by the same number of
   ours before, the last of them if there were several. That shows whose number it is without anybody having to
   say so; and nobody can lay claim to a number but by knowing of its calls. A call by a number of which nobody
@@ -17,7 +18,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
-from resilience import deadline
+from resilience import deadline, remaining
 from resilience.clock import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ FIRST_LOOK: Final = 86_400.0
 """Seconds that the very first reading goes back."""
 LONGEST_READING: Final = 120.0
 """Seconds for one turn."""
+MOST_PAGES: Final = 50
+"""That are read in one turn: no more than a quarter of the requests that the provider takes in a minute."""
 UNHEARD: Final = {"failed", "busy", "no-answer"}
 """The states of calls that nobody has spoken in, so nothing was recorded."""
 
@@ -61,17 +64,17 @@ class Announcements(Protocol):
     """What is known already."""
 
     async def begin(self, now: float, first: float, interval: float) -> float | None:
-        """Take a turn at reading; return up to where it was read, or None if it is not time for one.
+        """Take a turn at reading; return from where on, or None if it is not time for one.
 
         Args:
             now: Unix seconds.
-            first: Up to where it was read, if nobody ever did.
+            first: From where on, if nobody ever did.
             interval: Seconds that shall lie between two turns.
         """
         ...
 
-    async def advance(self, up_to: float) -> None:
-        """Note up to where it was read."""
+    async def advance(self, to: float) -> None:
+        """Note from where on the next turn reads, unless it is further on already."""
         ...
 
     async def announce(self, listed: Sequence[Listed], now: float) -> tuple[int, int]:
@@ -117,18 +120,27 @@ class Reconciliation:
             DeadlineExceeded: It took too long. Likewise.
         """
         now = self._clock.wall()
-        read_to = await self._announcements.begin(now, now - FIRST_LOOK, self._interval)
-        if read_to is None:
+        begin = await self._announcements.begin(now, now - FIRST_LOOK, self._interval)
+        if begin is None:
             return 0
-        found = unclaimed = 0
+        found = unclaimed = pages = 0
+        newest = begin
         with deadline(LONGEST_READING):
-            async for page in self._provider.calls(read_to - OVERLAP):
-                heard = [call for call in page if call.status not in UNHEARD]
-                lost, nobodys = await self._announcements.announce(heard, self._clock.wall())
-                found += lost
-                unclaimed += nobodys
-                if page:
-                    await self._announcements.advance(page[-1].created_at)
+            try:
+                async for page in self._provider.calls(begin):
+                    heard = [call for call in page if call.status not in UNHEARD]
+                    lost, nobodys = await self._announcements.announce(heard, self._clock.wall())
+                    found += lost
+                    unclaimed += nobodys
+                    newest = page[-1].created_at if page else newest
+                    await self._announcements.advance(newest - OVERLAP)
+                    pages += 1
+                    if pages == MOST_PAGES:
+                        break
+            finally:
+                was_enough = pages < MOST_PAGES and remaining() != 0
+                if not was_enough and newest - OVERLAP <= begin:
+                    await self._announcements.advance(newest)
         mended = await self._announcements.mend(self._clock.wall())
         if found or mended:
             logger.warning("found %d calls that no webhook told of, and %d without a job", found, mended)

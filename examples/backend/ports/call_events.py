@@ -70,7 +70,7 @@ class DatabaseCallEvents:
         await self._database.write(forget, tenant=EVERY)
 
     async def begin(self, now: float, first: float, interval: float) -> float | None:
-        """Take a turn at reading the provider's list; return up to where it was read, or None."""
+        """Take a turn at reading the provider's list; return from where on, or None."""
         its = watermarks.c.name == CALLS
 
         def begin(db: Connection) -> float | None:
@@ -81,10 +81,10 @@ class DatabaseCallEvents:
 
         return await self._database.write(begin, tenant=EVERY)
 
-    async def advance(self, up_to: float) -> None:
-        """Note up to where it was read."""
-        its = (watermarks.c.name == CALLS) & (watermarks.c.at < up_to)
-        moving = update(watermarks).where(its).values(at=up_to)
+    async def advance(self, to: float) -> None:
+        """Note from where on the next turn reads, unless it is further on already."""
+        its = (watermarks.c.name == CALLS) & (watermarks.c.at < to)
+        moving = update(watermarks).where(its).values(at=to)
         await self._database.write(lambda db: db.execute(moving), tenant=EVERY)
 
     async def announce(self, listed: Sequence[Listed], now: float) -> tuple[int, int]:

@@ -175,7 +175,7 @@ numbers: Final = Table(  # whose calls are made to and from a number of ours, as
     Column("shown_at", Float, nullable=False),
 )
 
-watermarks: Final = Table(  # up to where the provider's list of calls has been read
+watermarks: Final = Table(  # from where on the provider's list of calls is read
     "watermarks",
     metadata,
     Column("name", String, primary_key=True),

@@ -49,8 +49,6 @@ VALIDITY: Final = 15
 """Minutes for which the address of a recording shall hold."""
 PAGE: Final = 100
 """Calls that are listed at a time."""
-MOST_PAGES: Final = 50
-"""That are read in one turn; the next one goes on from there."""
 LONGEST_TURN: Final = 60.0
 """Seconds to wait at most until the provider may be asked once more; mostly a deadline ends it before."""
 SID: Final = re.compile("[A-Za-z0-9]{1,64}", re.ASCII)
@@ -118,7 +116,7 @@ class HTTPTelephony:
         beginning = datetime.fromtimestamp(since, self._zone).strftime(WRITTEN)
         query = {"DateCreated": f"gte:{beginning}", "SortBy": "DateCreated:asc", "PageSize": str(PAGE)}
         path = f"{self._calls}.json?{urlencode(query)}"
-        for _ in range(MOST_PAGES):
+        while True:
             body = await self._read(path)
             if body is None:
                 raise UnusableError("the provider has no list of calls")
@@ -160,7 +158,7 @@ class HTTPTelephony:
         async with self._client.stream(path) as answer:
             if answer.response.status_code == NOT_FOUND:
                 return None
-            return b"".join([chunk async for chunk in _body(answer, MAX_ANSWER)])
+            return b"".join([chunk async for chunk in _body(answer, MAX_ANSWER, "the answer")])
 
     async def _download(self, url: httpx2.URL, into: Path) -> Sound | None:
         """Make one request; write the sound to `into`, or return None if there is nothing there."""
@@ -174,7 +172,7 @@ class HTTPTelephony:
                 raise ExpiredError
             size, sha256, md5, beginning = 0, hashlib.sha256(), hashlib.md5(usedforsecurity=False), b""
             with into.open("wb") as file:  # into the page cache: quicker than a thread could be told to
-                async for chunk in _body(answer, self._max_size):
+                async for chunk in _body(answer, self._max_size, "the recording", final=True):
                     size += len(chunk)
                     sha256.update(chunk)
                     md5.update(chunk)
@@ -275,8 +273,12 @@ def _readable(what: str) -> Iterator[None]:
         raise UnusableError(f"{what} cannot be read") from error
 
 
-async def _body(answer: Answer, max_size: int) -> AsyncIterator[bytes]:
-    """Yield the body of a good answer in pieces, and no more of it than `max_size` bytes."""
+async def _body(answer: Answer, max_size: int, what: str, *, final: bool = False) -> AsyncIterator[bytes]:
+    """Yield the body of a good answer in pieces, and no more of it than `max_size` bytes.
+
+    Raises:
+        UnusableError: It is longer; `what` says what is, and `final` whether it will always be.
+    """
     answer.response.raise_for_status()
     if "Content-Encoding" in answer.response.headers:
         raise UnusableError("the answer is compressed, which was not asked for")
@@ -284,5 +286,5 @@ async def _body(answer: Answer, max_size: int) -> AsyncIterator[bytes]:
     async for chunk in answer.pieces():
         size += len(chunk)
         if size > max_size:
-            raise UnusableError(f"the recording is longer than {max_size} bytes", final=True)
+            raise UnusableError(f"{what} is longer than {max_size} bytes", final=final)
         yield chunk
