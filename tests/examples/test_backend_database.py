@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from examples.backend.kit import drive
 from examples.backend.ports import database as port
-from examples.backend.ports.database import EVERY, Database
+from examples.backend.ports.database import EVERY, Database, migrate
+from examples.backend.ports.tables import deliveries, tenants, used_tickets
 from examples.backend.ports.workers import InThisThread
 from resilience import ServiceError
 
@@ -77,3 +78,29 @@ def test_our_own_mistakes_are_not_called_an_outage(tmp_path, database_at):
     database = database_at(f"sqlite:///{tmp_path / 'data.db'}")
     with pytest.raises(Exception, match="no such table"):
         outcome(database, "SELECT * FROM nowhere")
+
+
+@pytest.mark.parametrize("dialect", ["sqlite", "postgres"])
+def test_what_is_old_is_deleted_in_small_transactions(request, tmp_path, database_at, monkeypatch, dialect):
+    monkeypatch.setattr(port, "BATCH", 2)
+    url = f"sqlite:///{tmp_path / 'data.db'}"
+    if dialect == "postgres":
+        url = request.getfixturevalue("new_postgres_server")().url
+    migrate(url)
+    database = database_at(url)
+    with database.engine.begin() as db:
+        db.execute(tenants.insert().values(id="t", name="t", webhook_hash="t", created_at=0.0))
+        for number in range(8):
+            one = {"tenant_id": "t", "delivery_id": str(number), "received_at": float(number)}
+            db.execute(deliveries.insert().values(one))
+            db.execute(used_tickets.insert().values(id=str(number), expires_at=float(number)))
+    transactions = []
+    event.listen(database.engine, "commit", transactions.append)
+
+    drive(database.prune(deliveries, deliveries.c.received_at < 5.0))
+    assert len(transactions) == 3
+    drive(database.prune(used_tickets, used_tickets.c.expires_at < 6.0))
+    assert len(transactions) == 3 + 4  # the last one finds out that no more are left
+
+    assert outcome(database, "SELECT min(received_at) FROM deliveries") == 5.0
+    assert outcome(database, "SELECT count(*) FROM used_tickets") == 2

@@ -13,7 +13,7 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, func, insert, or_, select
+from sqlalchemy import func, insert, or_, select
 
 from examples.backend.domain.live import WAITING, Ending, LiveEvent, Mailbox
 from examples.backend.ports.database import EVERY
@@ -71,8 +71,7 @@ class DatabaseLiveEvents:
     async def forget(self, before: float) -> None:
         """Forget what happened before that instant, but never the newest, by which ids go on."""
         newest = select(func.max(live_events.c.id)).scalar_subquery()
-        old = delete(live_events).where(live_events.c.at < before, live_events.c.id < newest)
-        await self._database.write(lambda one: one.execute(old), tenant=EVERY)
+        await self._database.prune(live_events, (live_events.c.at < before) & (live_events.c.id < newest))
 
 
 def _event(row: Row[Any]) -> LiveEvent:

@@ -143,6 +143,7 @@ call_events: Final = Table(  # what webhooks told: perhaps twice, and in any ord
     Column("date_updated", String, nullable=False),
     Column("received_at", Float, nullable=False),
     UniqueConstraint("tenant_id", "call_sid", "status", "date_updated"),
+    Index(None, "received_at"),
 )
 
 deliveries: Final = Table(  # ids of signed webhooks, so that a replay has no effect
@@ -151,6 +152,7 @@ deliveries: Final = Table(  # ids of signed webhooks, so that a replay has no ef
     _tenant_id(primary_key=True),
     Column("delivery_id", String, primary_key=True),
     Column("received_at", Float, nullable=False),
+    Index(None, "received_at"),
 )
 
 jobs: Final = Table(  # the outbox: what is still to be done about a call

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final
 from joserfc import jwt
 from joserfc.errors import ExpiredTokenError, JoseError
 from joserfc.jwk import OctKey
-from sqlalchemy import delete
 
 from examples.backend.domain.tickets import Purpose, Ticket
 from examples.backend.ports.database import EVERY, insert
@@ -122,8 +121,4 @@ class DatabaseUsedTickets:
 
     async def forget(self, now: float) -> None:
         """Forget those that no process would take any more, however its clock differs from this one's."""
-
-        def work(connection: Connection) -> None:
-            connection.execute(delete(used_tickets).where(used_tickets.c.expires_at < now - 2 * SKEW))
-
-        await self._database.write(work, tenant=EVERY)
+        await self._database.prune(used_tickets, used_tickets.c.expires_at < now - 2 * SKEW)

@@ -89,6 +89,7 @@ def upgrade() -> None:
             name=op.f("uq_call_events_tenant_id_call_sid_status_date_updated"),
         ),
     )
+    op.create_index(op.f("ix_call_events_received_at"), "call_events", ["received_at"], unique=False)
     op.create_table(
         "calls",
         sa.Column("call_sid", sa.String(), nullable=False),
@@ -130,6 +131,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("tenant_id", "delivery_id", name=op.f("pk_deliveries")),
     )
+    op.create_index(op.f("ix_deliveries_received_at"), "deliveries", ["received_at"], unique=False)
     op.create_table(
         "live_events",
         sa.Column("id", COUNTED, nullable=False),
