@@ -6,6 +6,7 @@ import asyncio
 import gc
 import hashlib
 import os
+import shutil
 
 import pytest
 
@@ -83,6 +84,20 @@ async def test_a_part_of_a_recording_can_be_had(house):
     recording = await house.fetch(SID)
     pieces = await house.run(pieces_of(house, recording, range(100, 200)))
     assert b"".join(pieces) == SOUND[100:200]
+
+
+async def test_a_full_disk_is_503_and_is_got_over(house, fake, small_disk, caplog):
+    disk = small_disk(1)
+    shutil.rmtree(house.folder / "downloads")
+    (house.folder / "downloads").symlink_to(disk.folder)
+    disk.fill()
+    error = await refused(house.fetch(SID), 503)
+    assert error.retry_after == 60.0
+    assert "No space left on device" in caplog.text
+    assert house.breakers["telephony"].snapshot().state == "closed"
+    assert fake.provider.requests()["recordings"] == 1  # asking again would make no room
+    disk.free()
+    assert (await house.fetch(SID)).sound.sha256 == DIGEST
 
 
 async def test_only_so_many_listen_at_a_time_and_each_place_is_given_back(house_with):

@@ -15,6 +15,7 @@ The rules:
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import tempfile
@@ -41,6 +42,8 @@ UNFINISHED: Final = {"queued", "ringing", "in-progress"}
 """The states of a call that goes on."""
 LEFT_BEHIND: Final = 10
 """A download that was last written to so many deadlines ago is nobody's."""
+DISK: Final = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+"""What a disk says that is full, or worse."""
 LOOK_AGAIN: Final = 15.0
 """Seconds. A recording is ready one to five minutes after the call."""
 LOOK_AGAIN_LATER: Final = 60.0
@@ -213,12 +216,18 @@ class Bringer:
 
     @contextlib.contextmanager
     def _unfinished_download(self) -> Iterator[Path]:
-        handle, name = tempfile.mkstemp(dir=self._downloads)
-        os.close(handle)
         try:
-            yield Path(name)
-        finally:
-            Path(name).unlink()
+            handle, name = tempfile.mkstemp(dir=self._downloads)
+            os.close(handle)
+            try:
+                yield Path(name)
+            finally:
+                Path(name).unlink()
+        except OSError as error:
+            if error.errno not in DISK:
+                raise
+            logger.error("there is no keeping anything in %s: %s", self._downloads, error.strerror)  # noqa: TRY400 - all there is to say
+            raise service_unavailable_error("The service", LOOK_AGAIN_LATER) from error
 
 
 def folder_of(call_sid: str, tenant: str) -> str:
