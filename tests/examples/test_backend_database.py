@@ -104,3 +104,13 @@ def test_what_is_old_is_deleted_in_small_transactions(request, tmp_path, databas
 
     assert outcome(database, "SELECT min(received_at) FROM deliveries") == 5.0
     assert outcome(database, "SELECT count(*) FROM used_tickets") == 2
+
+
+def test_a_process_of_the_version_before_starts_beside_newer_ones(tmp_path, database_at, caplog):
+    url = f"sqlite:///{tmp_path / 'data.db'}"
+    migrate(url)
+    database = database_at(url)
+    outcome(database, "UPDATE alembic_version SET version_num = '9999'", "write")
+    migrate(url)
+    assert "a newer version of the backend has laid out the tables: 9999" in caplog.text
+    assert outcome(database, "SELECT version_num FROM alembic_version") == "9999"

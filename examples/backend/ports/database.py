@@ -17,11 +17,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import threading
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import alembic.command
 import alembic.config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, delete, event, make_url, select, text, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
     from examples.backend.ports.workers import Workers
 
 T = TypeVar("T")
+
+logger: Final = logging.getLogger("backend.database")
 
 EVERY: Final = "*"
 """In place of a tenant's id: work that must see the rows of all, such as looking up who logs in."""
@@ -144,7 +149,11 @@ def connect(url: str, connections: int = 8) -> Engine:
 
 
 def migrate(url: str) -> None:
-    """Bring the tables up to date. Any number of processes may begin with it at the same time."""
+    """Bring the tables up to date. Any number of processes may begin with it at the same time.
+
+    While a new version takes the place of an old one, process by process, an old one that starts once more
+    finds newer tables, and leaves them alone. So each migration has to leave the version before it working.
+    """
     engine = connect(url, 1)
     try:
         with engine.connect() as connection:
@@ -177,7 +186,13 @@ def alembic_config(connection: Connection | None = None) -> alembic.config.Confi
 
 
 def _upgrade(connection: Connection) -> None:
-    alembic.command.upgrade(alembic_config(connection), "head")
+    config = alembic_config(connection)
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    newer = set(MigrationContext.configure(connection).get_current_heads()) - known
+    if newer:
+        logger.warning("a newer version of the backend has laid out the tables: %s", ", ".join(newer))
+    else:
+        alembic.command.upgrade(config, "head")
 
 
 @contextlib.contextmanager
