@@ -95,8 +95,8 @@ if TYPE_CHECKING:
     from resilience.retry import AsyncRetryManager, RetryBudget, RetryManager, with_retry
     from resilience.shedding import LoadShedder
     from resilience.stores import StoreUnavailable
-    from resilience.throttle import AdaptiveThrottle
     from resilience.streams import StreamTimeout
+    from resilience.throttle import AdaptiveThrottle
     from resilience.timeout import Timeout
     from resilience.transient import classify, is_transient
 

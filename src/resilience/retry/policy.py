@@ -209,9 +209,7 @@ def _with_exceptions(retry_on: Condition) -> Callable[[Exception], bool]:
     """Return a predicate of what `retry_on` means, less what is never retried; `is_transient` knows that."""
     _refuse_what_is_no_exception(retry_on)
     matches = matcher(retry_on, "retry_on")
-    return lambda error: (
-        matches(error) and not is_never_retried(type(error)) and not is_cancellation(error)
-    )
+    return lambda error: matches(error) and not is_never_retried(type(error)) and not is_cancellation(error)
 
 
 def _refuse_what_is_no_exception(retry_on: Any) -> None:
