@@ -411,6 +411,16 @@ async def test_at_the_end_work_in_hand_is_handed_back(house_with, fake):
     assert house.state(SID) == "stored"
 
 
+async def test_the_end_does_not_fail_though_the_database_is_away(house, caplog, monkeypatch):
+    def away(*_, **__):
+        raise service_unavailable_error("The database") from ConnectionError("refused")
+
+    await house.run(house.bringing.start())
+    monkeypatch.setattr(house.database, "write", away)
+    await house.run(house.bringing.stop())
+    assert "jobs could not be handed back; their leases run out in a moment: refused" in caplog.text
+
+
 # --- reconciliation ------------------------------------------------------------------------------
 
 

@@ -312,3 +312,27 @@ def test_head_has_no_body_but_its_length(shells):
         assert (answer.status, answer.body) == (200, b"")
     lengths = {answer.headers["content-length"] for answer in shells.ask("GET", b"/health/live")}
     assert {answer.headers["content-length"] for answer in shells.ask("HEAD", b"/health/live")} == lengths
+
+
+@pytest.mark.parametrize("kit", [AsyncKit, BlockingKit])
+def test_everything_is_closed_though_something_fails_at_the_end(tmp_path, kit):
+    settings = Settings(telephony_url="http://127.0.0.1:9", var=tmp_path)
+    closed = []
+
+    async def fail():
+        raise RuntimeError("gone")
+
+    async def live():
+        backend = Backend(settings, kit())
+        await backend.start()
+        backend.monitoring.close = fail
+        close = backend.database.close
+        backend.database.close = lambda: (close(), closed.append("database"))
+        with pytest.raises(RuntimeError, match="gone"):
+            await backend.close()
+
+    if kit is AsyncKit:
+        asyncio.run(live())
+    else:
+        drive(live())
+    assert closed == ["database"]

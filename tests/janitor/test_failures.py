@@ -4,6 +4,7 @@ import logging
 
 import pytest
 
+from resilience import service_unavailable_error
 from resilience.janitor.failures import FailureLog
 from resilience.testing import FakeClock
 
@@ -33,6 +34,13 @@ def test_an_outage_costs_the_log_a_traceback_and_a_line_a_minute(log, clock, cap
         ("ERROR", "looking still fails (120 times since the last line): ConnectionError('not now')", False),
         ("WARNING", "looking works again, after 240 failures", False),
     ]
+
+
+def test_an_outage_that_was_put_in_words_needs_no_traceback(log, caplog):
+    outage = service_unavailable_error("The database")
+    outage.__cause__ = ConnectionError("refused")
+    log.failed(outage)
+    assert told(caplog) == [("ERROR", "looking failed; it goes on: ConnectionError('refused')", False)]
 
 
 def test_each_outage_is_told_anew(log, clock, caplog):

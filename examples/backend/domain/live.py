@@ -356,7 +356,7 @@ class Live:
             await self._follower.look()
         except Exception as error:  # noqa: BLE001 - whatever a database does
             if not self.is_behind:
-                logger.warning("live updates are behind: %r", error)
+                logger.warning("live updates are behind: %r", error.__cause__ or error)
             self.is_behind = True
         else:
             if self.is_behind:

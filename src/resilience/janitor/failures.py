@@ -1,7 +1,8 @@
 """What the log is told of work that is done again and again, and fails.
 
-The first failure is told in full, then a line a minute with how many there were meanwhile, and one when it
-works again: what fails twice a second, with a traceback each, hides in the log whatever else happens.
+The first failure is told with its traceback, unless it is an outage that somebody has put in words already
+(a `ServiceError` with a cause); then a line a minute with how many there were meanwhile, and one when it goes
+well again. What fails twice a second, with a traceback each, hides in the log whatever else happens.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from math import inf
 from threading import RLock
 from typing import TYPE_CHECKING, Final
 
+from resilience.errors import ServiceError
 from resilience.fork import survive_fork
 
 if TYPE_CHECKING:
@@ -57,10 +59,13 @@ class FailureLog:
         import logging  # noqa: PLC0415 - loaded only when something went wrong
 
         logger = logging.getLogger("resilience")
-        if is_first:
+        cause = error.__cause__ or error if isinstance(error, ServiceError) else error
+        if is_first and cause is error:
             logger.error("%s failed; it goes on", self._name, exc_info=error)
+        elif is_first:
+            logger.error("%s failed; it goes on: %r", self._name, cause)
         else:
-            logger.error("%s still fails (%d times since the last line): %r", self._name, untold + 1, error)
+            logger.error("%s still fails (%d times since the last line): %r", self._name, untold + 1, cause)
 
     def succeeded(self) -> None:
         """Note that it went well."""
