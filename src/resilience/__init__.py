@@ -15,8 +15,9 @@ Rate limits:
 Overload:
     `Bulkhead` and `AsyncBulkhead` let at most so many calls run at a time; `AdaptiveLimit` finds out how many
     that should be. `AdaptiveThrottle` holds part of the calls back while their dependency refuses them, as
-    `is_overload` tells. `LoadShedder` is for servers: it refuses what would not be done in time. `criticality`
-    says how much work matters, `Criticality` has the levels, `current_criticality` tells which one holds.
+    `is_overload` tells. `LoadShedder` is for servers: it refuses what would not be done in time.
+    `criticality` says how much work matters, `Criticality` has the levels, `current_criticality` tells which
+    one holds.
 
 Composition:
     `Pipeline` and `AsyncPipeline` put policies around a call, in one object; `KeyedPipelines` keeps one for
