@@ -22,6 +22,14 @@ from resilience.retry.budget import RetryBudget, budget_of, refill_budgets
 from resilience.simulation.loop import simulate
 
 
+@pytest.fixture(autouse=True)
+def budgets_are_full():
+    """Leave none of a name exhausted, for others share it."""
+    refill_budgets()
+    yield
+    refill_budgets()
+
+
 class Server:
     """Answers its n-th request after the n-th of these seconds, with its number; or fails instead."""
 
@@ -184,7 +192,6 @@ def test_failures_fund_nothing():
 
 
 def test_the_budget_is_that_of_the_name_or_its_own_or_none():
-    refill_budgets()
     shared = Hedge(1.0, name="replicas")
     assert shared.budget is budget_of("replicas")
     assert Hedge(1.0).budget is not Hedge(1.0).budget
@@ -304,7 +311,6 @@ def test_at_the_deadline_all_attempts_are_cancelled():
         with deadline(3.0, clock=clock):
             assert await hedge(Server(clock, 2.0, 2.0).ask)() == 1
 
-    refill_budgets()
     simulate(main)
 
 

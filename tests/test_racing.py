@@ -15,7 +15,7 @@ from resilience.deadline import deadline, remaining
 from resilience.errors import DeadlineExceeded
 from resilience.hedging import Hedge
 from resilience.racing import Race, raced, refuse_unawaitable
-from resilience.retry.budget import RetryBudget
+from resilience.retry.budget import RetryBudget, refill_budgets
 from resilience.simulation.loop import simulate
 from resilience.testing import cancel_at_every_tick
 
@@ -50,7 +50,9 @@ class AsyncAnswer(Answer):
 @pytest.fixture(autouse=True)
 def nothing_is_left_open():
     Answer.open = AsyncAnswer.open = 0
+    refill_budgets()
     yield
+    refill_budgets()  # others share those of these names
     assert Answer.open == AsyncAnswer.open == 0
 
 

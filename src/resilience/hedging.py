@@ -97,7 +97,7 @@ class Hedge:
 
     Example:
         >>> import asyncio
-        >>> replicas = iter([3600.0, 0.0])
+        >>> replicas = iter([10.0, 0.0])
         >>> @Hedge(0.01, name="replicas")
         ... async def read(key: str) -> str:
         ...     seconds = next(replicas)
