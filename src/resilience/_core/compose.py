@@ -33,6 +33,8 @@ class Role(Enum):
     RETRY = "retry"
     BREAKER = "breaker"
     TIMEOUT = "timeout"
+    STREAM = "stream timeout"
+    """It limits the wait for each item, and not the whole."""
     HEDGE = "hedge"
     FALLBACK = "fallback"
     OTHER = "other"

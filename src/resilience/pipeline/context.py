@@ -80,10 +80,9 @@ def _checked_key(key: Any) -> Any:
         if kind_of(key) is not Kind.SYNC:
             raise TypeError(f"key={key!r} is a {kind_of(key).value}: pass a plain function of the arguments")
         return key
-    if not isinstance(key, tuple):
-        key = (key,)
-    canonical(key)  # refuses what identifies nobody
-    return key
+    parts = key if isinstance(key, tuple) else (key,)  # pyright: ignore[reportUnknownVariableType] - of anything
+    canonical(parts)  # pyright: ignore[reportUnknownArgumentType] - which refuses what identifies nobody
+    return parts  # pyright: ignore[reportUnknownVariableType] - of str and int
 
 
 def _checked_flag(idempotent: Any) -> Any:

@@ -156,6 +156,7 @@ _FACTS: dict[Role, Callable[[Step], str]] = {
     Role.RETRY: _retries,
     Role.BREAKER: lambda step: "fed by first attempts" if step.first_attempts else "fed by every call",
     Role.TIMEOUT: lambda step: f"{_seconds(step.limit)}",
+    Role.STREAM: lambda _: "for each item; nothing bounds the whole",
     Role.HEDGE: lambda step: f"up to {step.attempts} attempts side by side",
     Role.FALLBACK: lambda _: "answers in place of a failure; what it calls itself is not counted",
     Role.OTHER: lambda _: "not known here, so what it adds is not counted",

@@ -33,7 +33,6 @@ from resilience.retry.guards import (
     go_on_async,
     pause,
     pause_async,
-    refuse_unawaitable,
     refuse_unguarded,
 )
 from resilience.retry.manager import AsyncRetryManager, RetryManager
@@ -185,7 +184,7 @@ def fused(  # noqa: C901 - in one piece, since a further call would cost what th
 def fused_async(  # noqa: C901 - see fused
     fusion: Fusion, policy: Policy, fn: Fn, held: Held, parts: tuple[Any, ...], otherwise: Fn
 ) -> Fn:
-    """Return a coroutine function that does what the stages of `fusion` do around `fn`, another one.
+    """Return a coroutine function that does what the stages of `fusion` do around `fn`, one too.
 
     The arguments are those of `fused`. A task that is about to be cancelled is left to the stages, which
     charge nothing for it.
@@ -210,10 +209,7 @@ def fused_async(  # noqa: C901 - see fused
             return await otherwise(*args, **kwargs)
         began = BOOKS.given_up
         try:
-            awaitable = fn(*args, **kwargs) if kwargs else fn(*args)
-            if not hasattr(awaitable, "__await__"):
-                refuse_unawaitable(fn, awaitable)
-            result = await awaitable
+            result = await (fn(*args, **kwargs) if kwargs else fn(*args))
         except Exception as failure:
             call, delay = _failed(policy, gate, period, failure, began)
             if delay is None:

@@ -118,14 +118,11 @@ class _Pipeline:
             plan = self._plan = Plan(held, held.parts, self._context, self._name)
         return plan
 
-    def __copy__(self) -> Self:
-        """Return itself: its state is shared."""
-        return self
-
     def __reduce__(self) -> NoReturn:
-        """Refuse to be pickled."""
+        """Refuse to be copied or pickled."""
         raise TypeError(
-            f"{self!r} cannot be pickled: the state of its parts belongs to this process; make one in each"
+            f"{self!r} cannot be copied or pickled: its parts hold live state; share the one there is, use "
+            "with_() for another context, and make another in each process"
         )
 
     def __repr__(self) -> str:

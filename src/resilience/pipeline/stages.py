@@ -89,9 +89,9 @@ def arranged(
     if context.criticality is not None:
         level = context.criticality
         stages.append(Framed(lambda: criticality(level), "a criticality"))
-    following = [*parts[1:], None]
     adopted = None
-    for part, inner in zip(parts, following, strict=True):
+    for number, part in enumerate(parts, 1):
+        inner = parts[number] if number < len(parts) else None
         if part is adopted:
             adopted = None
         elif isinstance(part, RetryManager | AsyncRetryManager):

@@ -16,6 +16,7 @@ from resilience.pipeline.pipeline import AsyncPipeline, Pipeline
 from resilience.pipeline.waiting import Waiting
 from resilience.retry.manager import AsyncRetryManager, RetryManager
 from resilience.shedding import LoadShedder
+from resilience.streams import StreamTimeout
 from resilience.throttle import AdaptiveThrottle
 from resilience.timeout import Timeout
 
@@ -119,6 +120,7 @@ _DESCRIPTIONS: tuple[tuple[Any, Callable[[Any], Step]], ...] = (
     (Bulkhead | AsyncBulkhead, _bulkhead),
     (Timeout, lambda part: Step(Role.TIMEOUT, repr(part.name), limit=part.seconds)),
     (Hedge, _hedge),
+    (StreamTimeout, _of_role(Role.STREAM)),
     (CircuitBreaker, _of_role(Role.BREAKER)),
     (BreakerRegistry, lambda _: Step(Role.BREAKER, "of the key")),
     (Fallback, _of_role(Role.FALLBACK)),
