@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilience._core.breaker import TRANSITIONS, Action, Breaker, Event, Outcome, Policy, State
+from resilience._core.breaker import TRANSITIONS, Action, Breaker, Event, Outcome, Period, Policy, State
+from resilience._core.ramp import Ramp
 from resilience._core.trip import InARow, Ratio
 from resilience._core.window import NOTHING, Figures
 
@@ -473,3 +474,48 @@ def test_closed_by_hand_it_lets_all_pass():
     assert breaker.period.passes
     breaker.apply(Event.FORCE_CLOSE, 0.0)
     assert breaker.period.passes
+
+
+# --- other settings ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", State)
+def test_other_settings_keep_the_state_and_the_window(state):
+    breaker = breaker_in(state)
+    period = breaker.period
+    breaker.go_on_by(POLICY._replace(rule=InARow(7), recovery_time=9.0), 1.0)
+    assert breaker.period is period
+    assert breaker.policy.rule.threshold == 7
+
+
+def test_a_row_goes_on_under_another_threshold():
+    breaker = Breaker(POLICY._replace(rule=InARow(9)), 0.0)
+    for _ in range(3):
+        breaker.settle(breaker.period, 0, Outcome.FAILURE, 0.0)
+    breaker.go_on_by(POLICY._replace(rule=InARow(4), recovery_time=9.0), 1.0)
+    assert breaker.period.state is State.CLOSED  # no mere change opens it
+    breaker.settle(breaker.period, 0, Outcome.FAILURE, 1.0)
+    assert breaker.period.state is State.OPEN
+    assert breaker.period.until == 10.0
+
+
+@pytest.mark.parametrize("state", State)
+def test_a_rule_that_counts_otherwise_begins_afresh_where_it_counts(state):
+    breaker = breaker_in(state)
+    period = breaker.period
+    breaker.go_on_by(POLICY._replace(rule=Ratio(0.5, inf, 5, 10.0, None)), 1.0)
+    after = breaker.period
+    assert after.state is state
+    assert (after is not period) is period.counts
+    if period.counts:
+        assert after.generation == period.generation + 1
+        assert breaker.figures(1.0) == NOTHING
+        assert after.passes
+
+
+def test_a_ramp_goes_on():
+    ramp = Ramp(10.0, 0.1)
+    breaker = Breaker(POLICY, 0.0)
+    breaker.period = Period(State.CLOSED, 5, 0.0, POLICY.rule.fresh(0.0), ramp=ramp)
+    breaker.go_on_by(POLICY._replace(rule=Ratio(0.5, inf, 5, 10.0, None)), 3.0)
+    assert (breaker.period.ramp, breaker.period.passes, breaker.period.began) == (ramp, False, 3.0)

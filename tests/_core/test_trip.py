@@ -43,3 +43,13 @@ def test_slow_calls_count_only_where_asked_for():
 
 def test_a_ratio_is_reached_exactly_at_its_share():
     assert Ratio(0.1, inf, 5, 10.0, None).judge(Figures(30, 3, 0)) == "failure ratio"
+
+
+def test_rules_that_count_alike():
+    assert InARow(5).counts_as == InARow(2).counts_as
+    assert InARow(5).counts_as != RATIO.counts_as
+    assert RATIO.counts_as == RATIO._replace(threshold=0.1, minimum_calls=9, slow_threshold=inf).counts_as
+    assert RATIO.counts_as != RATIO._replace(seconds=5.0).counts_as
+    by_calls = RATIO._replace(calls=7)
+    assert by_calls.counts_as == by_calls._replace(seconds=5.0).counts_as
+    assert by_calls.counts_as != by_calls._replace(calls=8).counts_as

@@ -693,3 +693,32 @@ def test_by_default_all_pass_at_once(make, clock):
     breaker = make()
     close_again(breaker, clock)
     assert breaker.is_closed
+
+
+# --- in the state of another ---------------------------------------------------------------------
+
+
+def test_it_goes_on_in_the_state_of_another(make):
+    old, new = make(), make(failure_threshold=5, probes=2)
+    call = old.acquire()
+    for _ in range(2):
+        old.acquire().failure(OSError())
+    new.continue_from(old)
+    assert new.gate is old.gate
+    assert (new.state, new.snapshot().threshold) == ("open", 5)
+    call.failure(OSError())
+    new.reset()
+    assert old.is_closed
+    new.continue_from(old)
+    assert new.gate is old.gate
+
+
+def test_a_shared_one_learns_from_its_board_instead(make):
+    class Board:
+        def enrol(self, gate, core):
+            return lambda: None
+
+    for old, new in ((make(shared=Board()), make()), (make(), make(shared=Board()))):
+        before = new.gate
+        new.continue_from(old)
+        assert new.gate is before

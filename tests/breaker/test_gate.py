@@ -486,3 +486,27 @@ def test_what_the_table_refuses_is_not_told():
     gate.apply(Event.FORCE_OPEN)
 
     assert len(seen) == 1
+
+
+def test_other_settings_are_taken_on_in_the_present_state():
+    gate, clock = opened()
+    told = []
+    other = gate_of(
+        POLICY._replace(probes=1),
+        slow_after=2.0,
+        fails_by_result=bool,
+        ignored=matcher(KeyError, "ignore"),
+        recorded=matcher(OSError, "record_on"),
+        random=lambda: 0.5,
+        on_change=hooks(told.append),
+        clock=clock,
+    )
+    before = gate.core
+    gate.go_on_by(other)
+    assert gate.core is before
+    assert (gate.core.policy.probes, gate.slow_after, gate.timed, gate.examines) == (1, 2.0, True, True)
+    assert (gate.recorded, gate.ignored, gate.fails_by_result) == (other.recorded, other.ignored, bool)
+    assert gate.random() == 0.5
+    clock.advance(60.0)
+    gate.admit().success(0)
+    assert [change.after for change in told] == ["half-open", "closed"]

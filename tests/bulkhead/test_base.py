@@ -310,3 +310,8 @@ async def test_a_coroutine_abandoned_while_a_place_is_handed_on_gives_back_its_o
     await give_back()
     await asyncio.gather(*calls)
     assert bulkhead.stats()[3:5] == (0, 0)
+
+
+def test_how_long_a_call_may_wait():
+    assert Bulkhead(1).timeout is None
+    assert AsyncBulkhead(1, 1, 2).timeout == 2.0

@@ -15,6 +15,7 @@ from resilience.limiter.base import Limiter, chosen_store
 from resilience.limiter.waiting import AsyncWaiter, Waiter
 from resilience.stores import Entry, Holding
 from resilience.stores.memory import MemoryStore
+from resilience.stores.sqlite import SQLiteStore
 from resilience.testing import EventRecorder, FakeClock
 
 
@@ -212,3 +213,26 @@ def test_stats():
     hashed = one._stats(holding, 2, hashed=True)
     assert (hashed.active_keys, hashed.complete) == (2, False)
     assert [len(part) for entry in hashed.entries for part in entry.key] == [16, 16]
+
+
+def test_an_entry_for_one_quota_in_memory_only(tmp_path):
+    one = RateLimiter("2/minute", name="a", clock=FakeClock())
+    entry = one.entry()
+    assert not entry("ada")
+    one.try_acquire("ada")
+    assert entry("ada")
+    assert one.peek("ada").remaining == 0
+    assert limiter("2/minute", "3/hour").entry() is None
+    with SQLiteStore(tmp_path / "counts") as store:
+        assert RateLimiter("2/minute", name="a", store=store).entry() is None
+        assert not RateLimiter("2/minute", name="a", store=store).is_counting
+
+
+def test_whether_anything_counts():
+    clock = FakeClock()
+    one = RateLimiter("2/minute", clock=clock)
+    assert not one.is_counting
+    one.try_acquire("ada")
+    assert one.is_counting
+    clock.advance(61.0)
+    assert not one.is_counting

@@ -399,3 +399,12 @@ def test_a_retry_that_was_abandoned_is_counted(make):
     fail(call)
     call.abandoned()
     assert policy.stats() == RetryStats(total_retries=1)
+
+
+def test_a_permit_may_be_there_already():
+    breaker = StubBreaker()
+    call = Call(Policy(max_attempts=1, budget=None), None)
+    call.admitted(breaker)
+    failure = ConnectionError()
+    assert call.failed(failure, BOOKS.given_up) is None
+    assert breaker.settled == [("failure", failure)]

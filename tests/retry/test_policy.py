@@ -181,3 +181,11 @@ def test_it_shows_its_arguments():
     assert shown.startswith("Policy(max_attempts=7, initial_delay=0.1,")
     assert "name='storage'" in shown
     assert repr(type(Policy.__init__.__defaults__[-1]).BUDGET) == "<one for each name>"
+
+
+def test_a_name_is_given_where_there_is_none():
+    named = Policy(name="storage")
+    assert named.named("other") is named
+    nameless = Policy()
+    assert nameless.named("storage").name == "storage"
+    assert nameless.named("storage").budget is nameless.budget

@@ -162,6 +162,47 @@ def test_fast_path_gives_way_to_a_thread_in_between(otherwise):
     assert machine.peek([Charge(each, "ada")])[0].remaining == 4
 
 
+@pytest.mark.parametrize("notation", ["3/hour", "3/hour gcra", "3/hour fixed-window"])
+def test_an_entry_takes_one_unit_or_leaves_it_to_take(notation):
+    fake = FakeClock()
+    here = MemoryStore(clock=fake)
+    each = counter(notation)
+    waiting = {}
+    take_one = here.entry(each, waiting)
+    assert not take_one("ada")  # it is not held yet
+    here.take([Charge(each, "ada")])
+    assert take_one("ada")
+    waiting["ada"] = True
+    assert not take_one("ada")
+    waiting.clear()
+    assert [take_one("ada"), take_one("ada")] == [True, False]
+    assert here.peek([Charge(each, "ada")])[0].remaining == 0
+    fake.advance(3600 / SHARDS + 1)
+    assert not take_one("ada")  # a shard is due
+
+
+def test_an_entry_gives_way_to_a_thread_in_between():
+    machine = MemoryStore()
+    each = counter("6/hour")
+    take_one = machine.entry(each, ())
+    machine.take([Charge(each, "ada")] * 2)  # the first one may tidy up
+    machine.take([Charge(each, "ada")])
+    lock = machine._lock
+
+    class Between:
+        def __enter__(self):
+            machine._lock = lock
+            machine.take([Charge(each, "ada")])
+
+        def __exit__(self, *exception):
+            pass
+
+    before = machine.peek([Charge(each, "ada")])[0].remaining
+    machine._lock = Between()
+    assert not take_one("ada")
+    assert machine.peek([Charge(each, "ada")])[0].remaining == before - 1
+
+
 def test_no_state_stays_with_the_garbage_collector():
     here = MemoryStore()
     for notation in ("6/15 minutes", "6/15 minutes gcra", "100/15 minutes", "6/15 minutes fixed-window"):
