@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from resilience._core.breaker import Event, Outcome, Policy, State
 from resilience._core.ledger import NO_NEWS, Answer, Ledger, News
-from resilience._core.shared import IDLE, PATIENCE, SharedBreaker
+from resilience._core.shared import HELD, IDLE, PATIENCE, SharedBreaker
 from resilience._core.trip import InARow
 
 POLICY = Policy(
@@ -210,7 +210,7 @@ def test_a_place_is_there_when_the_recovery_time_is_over_before_anybody_calls():
     world.now = 10.0
     assert world.processes[0].due_in(10.0) == 0.0
     world.settle()
-    outlasting = world.engine_now + POLICY.lease + IDLE  # the lease of a caller who comes at the last moment
+    outlasting = world.engine_now + POLICY.lease + HELD  # the lease of a caller who comes at the last moment
     assert world.ledger.leases == {"p0/1": outlasting, "p1/1": outlasting}
 
     assert world.call(world.processes[0])
@@ -223,12 +223,56 @@ def test_a_place_that_nobody_uses_is_given_back_and_not_asked_for_again():
     world = opened()
     world.now = 10.0
     world.settle()
-    assert world.processes[0].due_in(10.0) == IDLE
-    world.now += IDLE
+    assert world.processes[0].due_in(10.0) == HELD
+    world.now += HELD
     world.settle()
 
     assert world.ledger.leases == {}
     assert world.processes[0].due_in(world.now) == inf
+
+
+def test_who_comes_back_when_told_finds_a_place():
+    world = half_open(1)
+    process = world.processes[0]
+    calls = 0
+    while process.period.state is State.HALF_OPEN:
+        calls += 1
+        wait = 0.0 if world.call(process) else process.retry_after(world.now)
+        world.settle()
+        world.now += wait + 0.05
+        world.settle()
+
+    assert process.period.state is State.CLOSED
+    assert calls <= 2 * POLICY.probes
+
+
+@pytest.mark.parametrize("pause", [1.5, 3.0, 3.1, 4.0, 4.9, 7.0, 20.0, 60.0, 300.0])
+def test_who_calls_seldom_finds_a_place_too(pause):
+    world = half_open(1)
+    process = world.processes[0]
+    calls = 0
+    while process.period.state is State.HALF_OPEN and calls < 20:
+        world.call(process)
+        calls += 1
+        comes_back = world.now + pause
+        while world.now < comes_back:  # the board looks whenever it is due, and at least every second
+            world.now = min(world.now + max(0.01, min(process.due_in(world.now), 1.0)), comes_back)
+            world.report(process)
+
+    assert process.period.state is State.CLOSED
+
+
+def test_a_place_that_nobody_came_for_may_be_had_by_others_for_a_while():
+    world = half_open(2, policy=POLICY._replace(probes=1))
+    first, second = sorted(world.processes, key=lambda process: process.retry_after(world.now))
+    assert second.admit(world.now) is None
+    world.report(second)
+    world.now += HELD
+    world.report(first)
+    assert IDLE <= first.due_in(world.now) < 2 * IDLE
+    assert second.due_in(world.now) == 0.0
+    world.report(second)
+    assert second.admit(world.now)
 
 
 def test_a_place_whose_probe_said_nothing_is_given_back():
@@ -281,7 +325,7 @@ def test_the_lease_of_a_process_that_was_killed_runs_out():
     world.settle()
     assert survivor.admit(world.now) is None
 
-    world.now += POLICY.lease + IDLE
+    world.now += POLICY.lease + HELD
     world.settle()
 
     assert world.call(survivor)

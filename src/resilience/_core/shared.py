@@ -7,7 +7,9 @@ processes have together (`_core.ledger`), and brings back answers and news. Rule
 - What has happened here and is not known there is found by comparing: `_agreed` is the period that the
   ledger knows of. So nothing is queued, and whatever was missed is made up for by the next report.
 - While half-open after an opening that all share, probes need places that were leased from the ledger. A
-  place without a caller is given back after `IDLE` seconds; one whose probe has ended, at once.
+  caller that finds none is told to come back in `IDLE` seconds, and a place waits for it for `HELD`. If nobody
+  has come by then, others may have it for a while; then it is asked for again, and waits twice as long. So
+  who calls once in a minute finds one too. A place whose probe has ended is given back at once.
 - Out of touch with the ledger, and after an opening that no quorum has joined, places are its own, as many as
   any breaker has. So they are where a caller has waited `PATIENCE` seconds for a word from the board.
 - One that is held by hand hears news, but keeps to its state, and tells nothing. A reset is a closing.
@@ -28,7 +30,16 @@ if TYPE_CHECKING:
     from resilience._core.ledger import Answer, News
 
 IDLE: Final = 1.0
-"""Seconds for which a leased place waits for a caller, and after which others are asked for again."""
+"""Seconds after which a caller is told to come back, and after which places are asked for again."""
+
+HELD: Final = 3.0
+"""Seconds for which a leased place waits for a caller: longer than those who were told to come back take."""
+
+LONGEST_HELD: Final = 30.0
+"""Seconds for which one waits at most, where callers have turned out to be rare."""
+
+GOLDEN: Final = (5**0.5 - 1) / 2
+"""Its multiples, without their whole parts, are spread evenly and never come round."""
 
 PATIENCE: Final = 3.0
 """Seconds after which one that hears nothing from its board, which hangs perhaps, takes places of its own."""
@@ -58,9 +69,11 @@ class SharedBreaker(Breaker):
     """
 
     __slots__ = (
+        "_again_at",
         "_agreed",
         "_ask_at",
         "_held",
+        "_hold",
         "_known",
         "_offered",
         "_private",
@@ -93,13 +106,17 @@ class SharedBreaker(Breaker):
         self._held: set[int] = set()
         """The tickets of all that are leased, or may be."""
         self._spare: dict[int, float] = {}
-        """The tickets of those that wait for a caller, and since when."""
+        """The tickets of those that wait for a caller, and until when."""
         self._succeeded: set[int] = set()
         """The tickets of those whose probes succeeded, which the ledger does not know yet."""
         self._wanted = 0
         """How many there are callers for."""
         self._ask_at = -inf
         """When to ask for more."""
+        self._again_at = inf
+        """When to ask for one for the next caller, since nobody came for the last."""
+        self._hold = HELD
+        """For how long one waits for a caller."""
         self._offered = False
         """Whether one was asked for when the recovery time was over, before any caller came."""
 
@@ -116,6 +133,7 @@ class SharedBreaker(Breaker):
             self._spare.clear()
             self._succeeded.clear()
             self._wanted = 0
+            self._again_at, self._hold = inf, HELD
         return change
 
     def retry_after(self, now: float) -> float:
@@ -237,9 +255,10 @@ class SharedBreaker(Breaker):
             return None
         change = self.follow(answer.news, now, Event.PROBES_SUCCEEDED)
         if self._follows_an_opening and answer.news.generation == self._known.generation:
-            self._spare |= dict.fromkeys(granted, sent.made)
+            self._spare |= dict.fromkeys(granted, sent.made + report.lease - self.policy.lease)
             self._wanted = max(0, self._wanted - len(granted))
             self._ask_at = now + IDLE if len(granted) < len(sent.asked) else -inf
+            self._again_at = inf if granted else self._again_at
         return change
 
     def follow(self, news: News, now: float, closed_by: Event = Event.CLOSED_ELSEWHERE) -> Change | None:
@@ -270,12 +289,13 @@ class SharedBreaker(Breaker):
 
     def due_in(self, now: float) -> float:
         """Return the seconds until there is something to report even if nobody calls; infinity if never."""
-        dues = [since + IDLE for since in self._spare.values()]
+        dues = [*self._spare.values()]
         if self.in_touch and self._follows_an_opening:
             if self.period.state is State.OPEN and not self._offered:
                 dues.append(self.period.until)
             if self._wanted > len(self._spare):
                 dues.append(self._ask_at)
+            dues.append(max(self._again_at, self._ask_at))
         return max(0.0, min(dues, default=inf) - now)
 
     @property
@@ -304,14 +324,14 @@ class SharedBreaker(Breaker):
             remaining=max(0.0, self.period.until - now) if follows else 0.0,
             successes=self.period.successes if follows else 0,
         )
-        return Report(voter, known, lease=self.policy.lease + IDLE, probes=self.policy.probes)
+        return Report(voter, known, lease=self.policy.lease + self._hold, probes=self.policy.probes)
 
     def _ask(self, now: float) -> tuple[int, ...]:
         """Return the tickets of places to ask for: those that callers want, or one when recovery is over."""
         if not self.in_touch or not self._follows_an_opening or now < self._ask_at:
             return ()
         if self.period.state is State.HALF_OPEN:
-            missing = self._wanted - len(self._spare)
+            missing = max(self._wanted, int(now >= self._again_at)) - len(self._spare)
         elif self._offered or self.retry_after(now) > 0:
             missing = 0
         else:
@@ -321,10 +341,15 @@ class SharedBreaker(Breaker):
         return asked
 
     def _drop_idle(self, now: float) -> None:
-        """Part with places that no caller has come for, and ask for no more until one comes."""
-        kept = {ticket: since for ticket, since in self._spare.items() if since + IDLE > now}
-        if len(kept) < len(self._spare):
-            self._spare, self._wanted = kept, 0
+        """Part with places that no caller has come for; once half-open, ask for one again after a while."""
+        kept = {ticket: until for ticket, until in self._spare.items() if until > now}
+        if len(kept) == len(self._spare):
+            return
+        self._spare, self._wanted = kept, 0
+        if self.period.state is State.HALF_OPEN:
+            # Each time after another pause, or who calls once a minute might come in the pause every time.
+            self._again_at = now + IDLE * (1.0 + self._tickets * GOLDEN % 1.0)
+            self._hold = min(2.0 * self._hold, LONGEST_HELD)
 
     def _next_ticket(self) -> int:
         """Return a ticket of any period, so that a place of one that is over is taken for no other."""
