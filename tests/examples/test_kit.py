@@ -143,7 +143,6 @@ def test_work_is_done_apart_if_that_is_wanted(apart):
     workers.close()
 
 
-
 @both()
 def test_limits_are_counted(kit):
     store = MemoryStore()
