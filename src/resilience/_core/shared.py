@@ -7,9 +7,9 @@ processes have together (`_core.ledger`), and brings back answers and news. Rule
 - What has happened here and is not known there is found by comparing: `_agreed` is the period that the
   ledger knows of. So nothing is queued, and whatever was missed is made up for by the next report.
 - While half-open after an opening that all share, probes need places that were leased from the ledger. A
-  caller that finds none is told to come back in `IDLE` seconds, and a place waits for it for `HELD`. If nobody
-  has come by then, others may have it for a while; then it is asked for again, and waits twice as long. So
-  who calls once in a minute finds one too. A place whose probe has ended is given back at once.
+  caller that finds none is told to come back in `IDLE` seconds, and a place waits for it for `HELD`. If
+  nobody has come by then, others may have it for a while; then it is asked for again, and waits twice as
+  long. So who calls once in a minute finds one too. A place whose probe has ended is given back at once.
 - Out of touch with the ledger, and after an opening that no quorum has joined, places are its own, as many as
   any breaker has. So they are where a caller has waited `PATIENCE` seconds for a word from the board.
 - One that is held by hand hears news, but keeps to its state, and tells nothing. A reset is a closing.
