@@ -161,3 +161,33 @@ def pipeline(fn, limiter, breaker, attempts=3, base=0.1, cap=10.0):
         return None
 
     return wrapper
+
+
+def pipeline_async(fn, limiter, breaker, attempts=3, base=0.1, cap=10.0):
+    """Await the same."""
+
+    @functools.wraps(fn)
+    async def wrapper(*args, **kwargs):
+        if not limiter.try_acquire("all"):
+            raise Rejected
+        for attempt in range(1, attempts + 1):
+            with breaker.lock:
+                if breaker.failures >= breaker.threshold:
+                    raise Rejected
+            try:
+                result = await fn(*args, **kwargs)
+            except ConnectionError:
+                with breaker.lock:
+                    breaker.failures += 1
+                if attempt == attempts:
+                    raise
+                delay = random.uniform(0, min(cap, base * 2 ** (attempt - 1)))
+                if delay:
+                    await asyncio.sleep(delay)
+            else:
+                with breaker.lock:
+                    breaker.failures = 0
+                return result
+        return None
+
+    return wrapper

@@ -19,7 +19,19 @@ import throttled
 
 from benchmarks import floors
 from benchmarks.harness import awaited, calls, calls_over, failing_calls
-from resilience import CircuitBreaker, Hedge, Quota, RateLimiter, Timeout, with_retry
+from resilience import (
+    AsyncPipeline,
+    AsyncRateLimiter,
+    AsyncRetryManager,
+    CircuitBreaker,
+    Hedge,
+    Pipeline,
+    Quota,
+    RateLimiter,
+    RetryManager,
+    Timeout,
+    with_retry,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -77,7 +89,7 @@ def rows() -> Iterator[Row]:
     yield from breaker_rows()
     yield from limiter_rows()
     yield from timeout_rows()
-    yield pipeline_row()
+    yield from pipeline_rows()
 
 
 # --- retry ---------------------------------------------------------------------------------------
@@ -296,15 +308,37 @@ def timeout_rows() -> Iterator[Row]:
 # --- together ------------------------------------------------------------------------------------
 
 
-def pipeline_row() -> Row:
-    """Limiter, breaker and retry around one function: ours as three decorators."""
+def pipeline_rows() -> Iterator[Row]:
+    """Limiter, retries and breaker around one function: as a pipeline, and as three decorators."""
     never = 10**9
-    floor = floors.pipeline(work, floors.Limiter(never, 1.0), floors.Breaker())
-    limiter = RateLimiter(Quota(never, per=1.0, algorithm="gcra"))
-    guarded = with_retry(CircuitBreaker(5, 60.0)(work))
 
-    def ours(value):
-        limiter.require("all")
-        return guarded(value)
+    def limited(kind):
+        return kind(Quota(never, per=1.0, algorithm="gcra"))
 
-    return Row("limiter, retry and breaker, stacked", calls(floor, 1), {"resilience": calls(ours, 1)}, None)
+    pipeline = Pipeline(limited(RateLimiter), RetryManager(), CircuitBreaker(5, 60.0))
+    yield Row(
+        "pipeline of limiter, retries and breaker, sync",
+        calls(floors.pipeline(work, floors.Limiter(never, 1.0), floors.Breaker()), 1),
+        {"resilience": calls(pipeline(work), 1)},
+        0.80,
+    )
+    awaiting = AsyncPipeline(limited(AsyncRateLimiter), AsyncRetryManager(), CircuitBreaker(5, 60.0))
+    yield Row(
+        "pipeline of limiter, retries and breaker, async",
+        awaited(floors.pipeline_async(work_async, floors.Limiter(never, 1.0), floors.Breaker()), 1),
+        {"resilience": awaited(awaiting(work_async), 1)},
+        0.80,
+    )
+    yield Row(
+        "the same, sync, by execute",
+        calls(floors.pipeline(work, floors.Limiter(never, 1.0), floors.Breaker()), 1),
+        {"resilience": calls(pipeline.execute, work, 1)},
+        None,
+    )
+    stacked = limited(RateLimiter).limit()(with_retry(CircuitBreaker(5, 60.0)(work)))
+    yield Row(
+        "limiter, retry and breaker, stacked",
+        calls(floors.pipeline(work, floors.Limiter(never, 1.0), floors.Breaker()), 1),
+        {"resilience": calls(stacked, 1)},
+        None,
+    )

@@ -169,8 +169,9 @@ def test_an_entry_takes_one_unit_or_leaves_it_to_take(notation):
     each = counter(notation)
     waiting = {}
     take_one = here.entry(each, waiting)
-    assert not take_one("ada")  # it is not held yet
+    assert not take_one("ada")  # there is something to tidy up
     here.take([Charge(each, "ada")])
+    assert not take_one("bob")  # who is not held
     assert take_one("ada")
     waiting["ada"] = True
     assert not take_one("ada")

@@ -144,7 +144,7 @@ def fused(  # noqa: C901 - in one piece, since a further call would cost what th
     take, place, place_of, _, gate, _ = fusion
     core, now = gate.core, gate.now
     tokens = (policy.budget or RetryBudget()).state  # one that nobody draws on is always full
-    current_deadline = CURRENT.get
+    current_deadline, books = CURRENT.get, BOOKS
 
     def guarded(*args: Any, **kwargs: Any) -> Any:
         period = core.period
@@ -155,7 +155,7 @@ def fused(  # noqa: C901 - in one piece, since a further call would cost what th
             and take(place if place_of is None else place_of(args, kwargs))
         ):
             return otherwise(*args, **kwargs)
-        began = BOOKS.given_up
+        began = books.given_up
         try:
             result = fn(*args, **kwargs) if kwargs else fn(*args)  # none are spared being copied
             if type(result) in _SUSPECT:
@@ -181,7 +181,7 @@ def fused(  # noqa: C901 - in one piece, since a further call would cost what th
     return guarded
 
 
-def fused_async(  # noqa: C901 - see fused
+def fused_async(
     fusion: Fusion, policy: Policy, fn: Fn, held: Held, parts: tuple[Any, ...], otherwise: Fn
 ) -> Fn:
     """Return a coroutine function that does what the stages of `fusion` do around `fn`, one too.
@@ -189,15 +189,13 @@ def fused_async(  # noqa: C901 - see fused
     The arguments are those of `fused`. A task that is about to be cancelled is left to the stages, which
     charge nothing for it.
     """
-    import asyncio  # noqa: PLC0415 - whoever has coroutine functions has it loaded, or soon will
+    from resilience.pipeline.tasks import present_task  # noqa: PLC0415 - it needs asyncio, which is here soon
 
     take, place, place_of, _, gate, _ = fusion
     core, now = gate.core, gate.now
     tokens = (policy.budget or RetryBudget()).state  # see fused
-    current_deadline = CURRENT.get
-    current_task: Callable[[], asyncio.Task[Any] | None] = asyncio.current_task
-    if take is _take_nothing:
-        current_task = _no_task
+    current_deadline, books = CURRENT.get, BOOKS
+    current_task = _no_task if take is _take_nothing else present_task
 
     async def guarded(*args: Any, **kwargs: Any) -> Any:
         period = core.period
@@ -207,7 +205,7 @@ def fused_async(  # noqa: C901 - see fused
             or not take(place if place_of is None else place_of(args, kwargs))
         ):
             return await otherwise(*args, **kwargs)
-        began = BOOKS.given_up
+        began = books.given_up
         try:
             result = await (fn(*args, **kwargs) if kwargs else fn(*args))
         except Exception as failure:

@@ -211,14 +211,16 @@ class MemoryStore:
             now = clock()
             if now < table.tidy_at and not waiting:
                 shard = young[hash(place) & last_shard]
-                state = shard.get(place)
-                if state is not None:
+                try:
+                    state = shard[place]
                     after = admit(state, now)
                     if after is not None:
                         with self._lock:
-                            if shard.get(place) is state:
+                            if shard[place] is state:
                                 shard[place] = after
                                 return True
+                except KeyError:
+                    return False  # it is not held as it stands, or not any more
             return False
 
         return take_one
