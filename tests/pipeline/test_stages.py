@@ -15,6 +15,7 @@ from resilience import (
     CircuitBreaker,
     CircuitOpenError,
     Criticality,
+    Pipeline,
     RateLimitedError,
     RateLimiter,
     RetryManager,
@@ -152,6 +153,12 @@ class _partial:  # noqa: N801 - a partial that is equal to its like
         return (other.func, *other.args) == self.parts
 
     __hash__ = None
+
+
+def test_a_pipeline_makes_one_call_of_either_kind():
+    inner = Pipeline(RetryManager(), CircuitBreaker())
+    assert around(AsItIs(inner), work, for_good=False)(1) == 1
+    assert asyncio.run(around(AsItIs(inner), work_async, for_good=False)(1)) == 1
 
 
 def test_a_part_without_the_right_execute_decorates_one_call_too():

@@ -14,7 +14,13 @@ from resilience.pipeline.stages import UNCALLABLE
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from resilience.breaker import BreakerRegistry
+    from resilience.limiter import AsyncRateLimiter, RateLimiter
     from resilience.pipeline.context import CallOptions
+    from resilience.pipeline.waiting import Waiting
+
+    Part = Callable[..., Any] | RateLimiter | AsyncRateLimiter | Waiting | BreakerRegistry
+    """A policy, a pipeline, or whatever else decorates a function."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,7 +36,7 @@ class _Pipeline:
     _name: str | None
     _plan: Plan
 
-    def __init__(self, *parts: Callable[..., Any], name: str | None = None) -> None:
+    def __init__(self, *parts: Part, name: str | None = None) -> None:
         if name is not None and not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] - from untyped code
             raise TypeError(f"name={name!r} must be a string")
         self._begin(Held(_checked(parts)), Context(), name)
@@ -75,7 +81,7 @@ class _Pipeline:
         twin._begin(self._held, self._context.changed(**options), self._name, self._plan)  # noqa: SLF001 - its own class
         return twin
 
-    def reconfigure(self, *parts: Callable[..., Any]) -> None:
+    def reconfigure(self, *parts: Part) -> None:
         """Go on with other parts.
 
         Calls that begin from now on go by them, calls under way end by the old ones. It holds for all that
@@ -108,6 +114,10 @@ class _Pipeline:
         with self._held.lock:
             self._held.decorated.add(decorated)
         return decorated.wrapper()
+
+    def for_one(self, fn: Callable[..., Any], kind: Kind) -> Callable[..., Any]:
+        """Return what is to be called for `fn` once; for pipelines of which this is a part."""
+        return self._present().for_one(fn, kind)
 
     def _present(self, parts: tuple[Any, ...] | None = None) -> Plan:
         """Return the plan for the parts of this moment, or for these."""
@@ -171,7 +181,7 @@ class Pipeline(_Pipeline):
             TypeError: `fn` returned a coroutine, or is a generator function: its work would run unguarded.
             Exception: What a part raises, or what `fn` does.
         """
-        return self._present().for_one(fn, Kind.SYNC)(*args, **kwargs)  # type: ignore[no-any-return]  # what fn returned
+        return self.for_one(fn, Kind.SYNC)(*args, **kwargs)  # type: ignore[no-any-return]  # what fn returned
 
 
 class AsyncPipeline(_Pipeline):
@@ -198,7 +208,7 @@ class AsyncPipeline(_Pipeline):
             TypeError: `fn` returned nothing that can be awaited.
             Exception: What a part raises, or what `fn` does.
         """
-        return await self._present().for_one(fn, Kind.ASYNC)(*args, **kwargs)  # type: ignore[no-any-return]  # what fn returned
+        return await self.for_one(fn, Kind.ASYNC)(*args, **kwargs)  # type: ignore[no-any-return]  # what fn returned
 
 
 def _checked(parts: tuple[Any, ...]) -> tuple[Any, ...]:

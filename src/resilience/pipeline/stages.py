@@ -118,6 +118,10 @@ class AsItIs:
     def around(self, fn: Fn, kind: Kind, *, for_good: bool) -> Fn:
         """Return `fn` decorated; for one call by `execute` and `execute_async`, where the part has them."""
         if not for_good:
+            for_one = getattr(self.part, "for_one", None)
+            if for_one is not None:  # a pipeline
+                made: Fn = for_one(fn, kind)
+                return made
             execute = getattr(self.part, "execute", None)
             if kind is Kind.ASYNC:
                 execute = getattr(self.part, "execute_async", execute)
