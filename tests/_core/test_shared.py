@@ -210,7 +210,7 @@ def test_a_place_is_there_when_the_recovery_time_is_over_before_anybody_calls():
     world.now = 10.0
     assert world.processes[0].due_in(10.0) == 0.0
     world.settle()
-    outlasting = world.engine_now + POLICY.lease + HELD  # the lease of a caller who comes at the last moment
+    outlasting = world.engine_now + POLICY.lease + IDLE  # the lease of a caller who comes at the last moment
     assert world.ledger.leases == {"p0/1": outlasting, "p1/1": outlasting}
 
     assert world.call(world.processes[0])
@@ -223,8 +223,8 @@ def test_a_place_that_nobody_uses_is_given_back_and_not_asked_for_again():
     world = opened()
     world.now = 10.0
     world.settle()
-    assert world.processes[0].due_in(10.0) == HELD
-    world.now += HELD
+    assert world.processes[0].due_in(10.0) == IDLE
+    world.now += IDLE
     world.settle()
 
     assert world.ledger.leases == {}

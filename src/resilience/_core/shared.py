@@ -7,9 +7,10 @@ processes have together (`_core.ledger`), and brings back answers and news. Rule
 - What has happened here and is not known there is found by comparing: `_agreed` is the period that the
   ledger knows of. So nothing is queued, and whatever was missed is made up for by the next report.
 - While half-open after an opening that all share, probes need places that were leased from the ledger. A
-  caller that finds none is told to come back in `IDLE` seconds, and a place waits for it for `HELD`. If
-  nobody has come by then, others may have it for a while; then it is asked for again, and waits twice as
-  long. So who calls once in a minute finds one too. A place whose probe has ended is given back at once.
+  caller that finds none is told to come back in `IDLE` seconds, and a place waits for it for `HELD`; where no
+  caller is known of, for `IDLE`. If nobody has come by then, others may have it for a while; then it is asked
+  for again, and waits longer. So who calls once in a minute finds one too. A place whose probe has ended is
+  given back at once.
 - Out of touch with the ledger, and after an opening that no quorum has joined, places are its own, as many as
   any breaker has. So they are where a caller has waited `PATIENCE` seconds for a word from the board.
 - One that is held by hand hears news, but keeps to its state, and tells nothing. A reset is a closing.
@@ -30,10 +31,11 @@ if TYPE_CHECKING:
     from resilience._core.ledger import Answer, News
 
 IDLE: Final = 1.0
-"""Seconds after which a caller is told to come back, and after which places are asked for again."""
+"""Seconds after which a caller is told to come back, and after which places are asked for again; and for
+which one waits that was leased before anybody called."""
 
 HELD: Final = 3.0
-"""Seconds for which a leased place waits for a caller: longer than those who were told to come back take."""
+"""Seconds for which one waits for a caller who was told to come back: somewhat longer than that takes."""
 
 LONGEST_HELD: Final = 30.0
 """Seconds for which one waits at most, where callers have turned out to be rare."""
@@ -115,7 +117,7 @@ class SharedBreaker(Breaker):
         """When to ask for more."""
         self._again_at = inf
         """When to ask for one for the next caller, since nobody came for the last."""
-        self._hold = HELD
+        self._hold = IDLE
         """For how long one waits for a caller."""
         self._offered = False
         """Whether one was asked for when the recovery time was over, before any caller came."""
@@ -133,7 +135,7 @@ class SharedBreaker(Breaker):
             self._spare.clear()
             self._succeeded.clear()
             self._wanted = 0
-            self._again_at, self._hold = inf, HELD
+            self._again_at, self._hold = inf, IDLE
         return change
 
     def retry_after(self, now: float) -> float:
@@ -164,6 +166,7 @@ class SharedBreaker(Breaker):
             if leased:
                 self._wanted = min(self._wanted + 1, self.policy.probes)
                 self._waiting_since = min(self._waiting_since, now)
+                self._hold = max(self._hold, HELD)
             return 0
         if not leased:
             return self._next_ticket()
@@ -349,7 +352,7 @@ class SharedBreaker(Breaker):
         if self.period.state is State.HALF_OPEN:
             # Each time after another pause, or who calls once a minute might come in the pause every time.
             self._again_at = now + IDLE * (1.0 + self._tickets * GOLDEN % 1.0)
-            self._hold = min(2.0 * self._hold, LONGEST_HELD)
+            self._hold = min(max(2.0 * self._hold, HELD), LONGEST_HELD)
 
     def _next_ticket(self) -> int:
         """Return a ticket of any period, so that a place of one that is over is taken for no other."""
