@@ -53,14 +53,15 @@ def test_attempts_that_ended_leave_no_cycles_behind():
     """Each would hold its frames until a collection, of which a long collapse would need very many."""
     gc.collect()
     gc.disable()
+    before = {id(one) for one in gc.get_objects() if type(one) in {TimeoutError, Work}}  # other tests'
     try:
         result = run(ONE.replace(clients=OpenLoop(rate=5.0, processes=2, timeout=0.125)))
-        left = [one for one in gc.get_objects() if type(one) in {TimeoutError, Work}]
-
+        here = [one for one in gc.get_objects() if type(one) in {TimeoutError, Work}]
     finally:
         gc.enable()
     assert result.log.outcome.count(Outcome.FAILED) > 50
     assert result.log.wasted_at
+    left = [one for one in here if id(one) not in before]
     assert len(left) <= 5  # those that were under way when the run ended
 
 
