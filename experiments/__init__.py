@@ -5,7 +5,8 @@ An experiment is a module `experiment_NN` with
 - `TITLE`, what it is about;
 - `run(long, progress)`, which returns its marks, measured; `long` is the form that the page of figures shows,
   the other one is for every run of the tests;
-- `figure(long, progress)`, which returns its drawing, an SVG.
+- `figure(long, progress)`, which returns its drawing, an SVG;
+- `MISSED`, if need be: the names of marks that the long form is known to miss.
 
 `progress` is called with the part that is done, 0 to 1.
 """

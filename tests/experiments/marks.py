@@ -8,8 +8,9 @@ IS_LONG = os.environ.get("RESILIENCE_TESTS") == "thorough"
 
 
 def check(experiment):
-    """Run `experiment`, and draw it; every mark must be reached."""
+    """Run `experiment`, and draw it; the marks that it misses must be those that it is known to miss."""
     marks = experiment.run(IS_LONG, lambda done: None)
+    missed = [mark.name for mark in marks if mark.passed is False]
 
-    assert [mark for mark in marks if mark.passed is False] == []
+    assert missed == list(getattr(experiment, "MISSED", ()) if IS_LONG else ()), marks
     assert experiment.figure(IS_LONG, lambda done: None).startswith("<svg")
