@@ -63,6 +63,7 @@ def run(long: bool, progress: Progress) -> list[Mark]:
 def figure(long: bool, progress: Progress) -> str:
     """Draw the share of the calls that succeed."""
     chosen = {"defaults": _ours(long)[0], **_theirs(long)}
+    chosen.pop("gRPC", None)  # close to "budget alone", and a figure tells six lines apart
     summaries = run_all(chosen.values(), progress, workers=None if long else 1)
     lines = [Line(name, share_of(one)) for name, one in zip(chosen, summaries, strict=True)]
     shades = [Shade(20.0, 30.0, "a tenth of the capacity")]
