@@ -319,12 +319,15 @@ def test_everything_is_closed_though_something_fails_at_the_end(tmp_path, kit):
     settings = Settings(telephony_url="http://127.0.0.1:9", var=tmp_path)
     closed = []
 
-    async def fail():
-        raise RuntimeError("gone")
-
     async def live():
         backend = Backend(settings, kit())
         await backend.start()
+        take_leave = backend.monitoring.close
+
+        async def fail():
+            await take_leave()
+            raise RuntimeError("gone")
+
         backend.monitoring.close = fail
         close = backend.database.close
         backend.database.close = lambda: (close(), closed.append("database"))
