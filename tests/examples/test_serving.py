@@ -162,7 +162,8 @@ def test_who_does_not_close_holds_nobody_up(server):
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the system does not tell children")
 def test_a_process_that_is_killed_is_replaced_and_all_end_together(tmp_path, app):
     with Running(tmp_path / "var", app, 2, limiter_store="sqlite") as server:
-        wait_until(lambda: len(workers(server)) == 2)
+        # Both have started: who is killed before that ends all.
+        wait_until(lambda: len(server.monitoring("processes")["processes"]) == 2)
         first, second = workers(server)
         os.kill(first, signal.SIGKILL)
         wait_until(lambda: first not in workers(server) and len(workers(server)) == 2)
