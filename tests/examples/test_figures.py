@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from benchmarks import error_path, exact
+from benchmarks import error_path, exact, retry_success
 
 
 @pytest.mark.parametrize("row", exact.ROWS, ids=exact.title)
@@ -50,3 +50,12 @@ def test_the_interval_holds_what_it_should():
         low, high = error_path.interval([chance.gauss(1, 1) for _ in range(50)], chance=chance, resamples=200)
         held += low <= 1 <= high
     assert 85 <= held <= 100
+
+
+def test_how_many_retried_calls_are_saved_can_be_measured(capsys):
+    retry_success.main(["--recordings", "20", "--rate", "0.3"])
+    row = capsys.readouterr().out.splitlines()[-1].strip("| ").split(" | ")
+    recordings, requests, retries, retried = (int(row[column].replace(",", "")) for column in (1, 2, 4, 5))
+    assert recordings == 20
+    assert requests >= 2 * recordings + retries
+    assert 0 < retried <= retries
