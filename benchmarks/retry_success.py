@@ -33,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.retry_success", description=__doc__)
     parser.add_argument("--recordings", type=int, default=500)
     parser.add_argument("--rate", type=float, default=0.15)
+    parser.add_argument("--within", type=float, default=30.0, help="seconds in which the calls are announced")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--app", choices=["asgi", "wsgi"], default="asgi")
     options = parser.parse_args(arguments)
@@ -41,14 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         Running(Path(folder, "var"), options.app, **SETTINGS) as server,
     ):
         server.fault(rate=options.rate, seed=options.seed, kinds=KINDS)
-        wait_for(server, announce(server, options.recordings))
+        wait_for(server, announce(server, options))
         print_stats(server, options)
 
 
-def announce(server: Running, number: int) -> list[str]:
-    """Have the provider announce so many calls, over half a minute; return their ids."""
-    webhook = {"url": f"{server.url}/api/webhooks/demo/telephony", "spread": 30.0}
-    answer = server.provider.post("/_control/calls", json={"count": number, "webhook": webhook})
+def announce(server: Running, options: argparse.Namespace) -> list[str]:
+    """Have the provider announce the calls; return their ids."""
+    webhook = {"url": f"{server.url}/api/webhooks/demo/telephony", "spread": options.within}
+    answer = server.provider.post("/_control/calls", json={"count": options.recordings, "webhook": webhook})
     answer.raise_for_status()
     sids: list[str] = answer.json()["sids"]
     return sids
