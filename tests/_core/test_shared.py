@@ -275,6 +275,31 @@ def test_a_place_that_nobody_came_for_may_be_had_by_others_for_a_while():
     assert second.admit(world.now)
 
 
+def test_there_is_nothing_to_report_while_another_place_still_waits_for_a_caller():
+    world = half_open(2, policy=POLICY._replace(probes=4, lease=60.0))
+    first, second = world.processes
+    assert first.admit(world.now)
+    grants = [second.admit(world.now)]
+    assert second.admit(world.now) is None
+    world.report(second)
+    grants.append(second.admit(world.now))
+    for _ in range(3):
+        assert first.admit(world.now) is None
+    world.report(first)  # it gets one of three: there are four, and the others are at work
+    world.now += 0.9 * HELD
+    for grant in grants:
+        second.settle(grant.period, grant.ticket, Outcome.NEUTRAL, world.now)
+    world.report(second)
+    world.report(first)  # now it gets another one, which waits for longer
+    world.now = 10.0 + HELD
+    assert world.report(first).returned
+    world.now += 2 * IDLE
+
+    assert first.retry_after(world.now) == 0.0
+    assert world.report(first) is None
+    assert first.due_in(world.now) > 0.0
+
+
 def test_a_place_whose_probe_said_nothing_is_given_back():
     world = half_open(1)
     process = world.processes[0]

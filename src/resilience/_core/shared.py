@@ -298,7 +298,8 @@ class SharedBreaker(Breaker):
                 dues.append(self.period.until)
             if self._wanted > len(self._spare):
                 dues.append(self._ask_at)
-            dues.append(max(self._again_at, self._ask_at))
+            if not self._spare:
+                dues.append(max(self._again_at, self._ask_at))
         return max(0.0, min(dues, default=inf) - now)
 
     @property
