@@ -136,6 +136,13 @@ def test_a_clock_that_was_set_back_makes_no_lease_longer():
     ledger = TESTED._replace(leases={"a": NOW + 3600.0})
 
     assert after(ledger).leases == {"a": NOW + 30.0}
+    assert after(ledger, longest_lease=60.0).leases == {"a": NOW + 60.0}
+
+
+def test_who_speaks_shortens_no_lease_that_another_may_have():
+    ledger = TESTED._replace(leases={"a": NOW + 40.0})
+
+    assert after(ledger, longest_lease=60.0).leases == {"a": NOW + 40.0}
 
 
 # --- time ----------------------------------------------------------------------------------------

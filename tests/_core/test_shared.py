@@ -300,6 +300,21 @@ def test_there_is_nothing_to_report_while_another_place_still_waits_for_a_caller
     assert first.due_in(world.now) > 0.0
 
 
+def test_another_who_speaks_does_not_shorten_how_long_a_place_is_leased():
+    world = half_open(2, policy=POLICY._replace(probes=1))
+    patient, other = sorted(world.processes, key=lambda process: process.retry_after(world.now))
+    a_minute_later = world.now + 60.0
+    while world.now < a_minute_later or not world.ledger.leases:  # nobody comes, again and again
+        world.now += patient.due_in(world.now)
+        world.report(patient)
+    leased = world.ledger.leases
+    assert min(leased.values()) > world.engine_now + POLICY.lease + HELD
+    assert other.admit(world.now) is None
+    assert world.report(other).asked
+
+    assert world.ledger.leases == leased
+
+
 def test_a_place_whose_probe_said_nothing_is_given_back():
     world = half_open(1)
     process = world.processes[0]

@@ -69,6 +69,8 @@ class Report(NamedTuple):
     """Names for places that it would like to have."""
     lease: float = 0.0
     """Seconds for which it would have them."""
+    longest_lease: float = 0.0
+    """Seconds for which another process may have one: each holds a place for as long as its callers need."""
     probes: int = 1
     """How many probes must succeed, and how many may be in flight."""
 
@@ -145,7 +147,7 @@ def _remembered(known: News, now: float) -> Ledger:
 
 def _without_lapsed(ledger: Ledger, report: Report, now: float) -> Ledger:
     """Drop the leases and votes that have run out, and shorten what a clock set back has made too long."""
-    latest_lease = now + report.lease
+    latest_lease = now + max(report.lease, report.longest_lease)
     latest_vote = now + report.rest if report.opens else inf
     return ledger._replace(
         leases={place: min(end, latest_lease) for place, end in ledger.leases.items() if end > now},

@@ -328,7 +328,14 @@ class SharedBreaker(Breaker):
             remaining=max(0.0, self.period.until - now) if follows else 0.0,
             successes=self.period.successes if follows else 0,
         )
-        return Report(voter, known, lease=self.policy.lease + self._hold, probes=self.policy.probes)
+        lease = self.policy.lease
+        return Report(
+            voter,
+            known,
+            lease=lease + self._hold,
+            longest_lease=lease + LONGEST_HELD,
+            probes=self.policy.probes,
+        )
 
     def _ask(self, now: float) -> tuple[int, ...]:
         """Return the tickets of places to ask for: those that callers want, or one when recovery is over."""
