@@ -109,62 +109,13 @@ class RateLimitedError(_PolicyError):
         )
 
 
-class BulkheadFullError(_PolicyError):
-    """The bulkhead had no place for the call, which was not begun.
+class _RefusedError(_PolicyError):
+    """A policy on this side refused the call, which was not begun.
 
     Args:
-        name: The bulkhead's name.
-        reason: Why it got none, such as `"the queue is full"`.
-        retry_after: Seconds after which a place is likely; None where nothing is known.
-
-    Example:
-        >>> error = BulkheadFullError("storage", "the queue is full", 0.2)
-        >>> str(error), error.status
-        ("bulkhead 'storage': the queue is full", 503)
-    """
-
-    code = ErrorCode.SERVICE_UNAVAILABLE
-
-    if TYPE_CHECKING:
-
-        def __init__(self, name: str, reason: str, retry_after: float | None) -> None: ...
-
-    @property
-    def name(self) -> str:
-        """The bulkhead's name."""
-        name: str = self.args[0]
-        return name
-
-    @property
-    def reason(self) -> str:
-        """Why the call got no place."""
-        reason: str = self.args[1]
-        return reason
-
-    @property
-    def retry_after(self) -> float | None:
-        """Seconds after which a place is likely; None where nothing is known."""
-        retry_after: float | None = self.args[2]
-        return retry_after
-
-    @property
-    def message(self) -> str:
-        """Which bulkhead, and why."""
-        return f"bulkhead {self.name!r}: {self.reason}"
-
-
-class OverloadedError(_PolicyError):
-    """A call was refused here, before it was begun, since it would only have added to an overload.
-
-    Args:
-        name: The name of the policy that refused it.
-        reason: Why, such as `"all 12 calls of the limit are in flight"`.
+        name: The policy's name.
+        reason: Why it did.
         retry_after: Seconds until another try is worth it; None where nothing is known.
-
-    Example:
-        >>> error = OverloadedError("search", "too little time is left", None)
-        >>> str(error), error.status
-        ("'search' is overloaded: too little time is left", 503)
     """
 
     code = ErrorCode.SERVICE_UNAVAILABLE
@@ -190,6 +141,41 @@ class OverloadedError(_PolicyError):
         """Seconds until another try is worth it; None where nothing is known."""
         retry_after: float | None = self.args[2]
         return retry_after
+
+
+class BulkheadFullError(_RefusedError):
+    """The bulkhead had no place for the call, which was not begun.
+
+    Args:
+        name: The bulkhead's name.
+        reason: Why it got none, such as `"the queue is full"`.
+        retry_after: Seconds after which a place is likely; None where nothing is known.
+
+    Example:
+        >>> error = BulkheadFullError("storage", "the queue is full", 0.2)
+        >>> str(error), error.status
+        ("bulkhead 'storage': the queue is full", 503)
+    """
+
+    @property
+    def message(self) -> str:
+        """Which bulkhead, and why."""
+        return f"bulkhead {self.name!r}: {self.reason}"
+
+
+class OverloadedError(_RefusedError):
+    """A call was refused here, before it was begun, since it would only have added to an overload.
+
+    Args:
+        name: The name of the policy that refused it.
+        reason: Why, such as `"all 12 calls of the limit are in flight"`.
+        retry_after: Seconds until another try is worth it; None where nothing is known.
+
+    Example:
+        >>> error = OverloadedError("search", "too little time is left", None)
+        >>> str(error), error.status
+        ("'search' is overloaded: too little time is left", 503)
+    """
 
     @property
     def message(self) -> str:
