@@ -190,6 +190,24 @@ def test_what_the_server_itself_refuses_is_refused_once():
     assert len(world.log.refusals) == 1
 
 
+@pytest.mark.parametrize(("patience", "wasted"), [(9, []), (2.5, [3.0, 4.0])])
+def test_a_policy_may_have_the_work_done_again(patience, wasted):
+    def twice(fn):
+        async def repeated(work):
+            with suppress(ConnectionError):
+                return await fn(work)
+            return await fn(work)
+
+        return repeated
+
+    server = Server(workers=1, policy=lambda clock: twice, **SLOW)
+    answers, world = ask(server, [patience] * 2, trouble=[failing(1.0)])
+    failed = [(3.0, "ConnectionResetError"), (4.0, "ConnectionResetError")]
+    assert answers == (failed if patience == 9 else [(2.5, "gave up")] * 2)
+    assert list(world.log.wasted_at) == wasted
+    assert (world.servers[0].waiting, world.servers[0].busy) == (0, 0)
+
+
 def test_a_production_breaker_guards_a_server():
     def policy(clock, random, name):
         return CircuitBreaker(2, 60.0, clock=clock, random=random, name=name)

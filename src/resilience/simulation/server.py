@@ -96,14 +96,14 @@ class Work:
     """One request that has reached a server.
 
     Args:
-        reply: What the client waits for.
+        reply: What the client waits for; None if it waits no more.
         until: The instant at which the client gives up; infinite if never.
     """
 
     __slots__ = ("_reply", "done", "is_over", "on_leave", "timer", "until")
 
-    def __init__(self, reply: Reply, until: float) -> None:
-        self._reply: Reply | None = reply
+    def __init__(self, reply: Reply | None, until: float) -> None:
+        self._reply = reply
         self.done: Reply | None = None
         """What the server's own policy waits for, where it has one."""
         self.is_over = False
@@ -123,6 +123,10 @@ class Work:
         """Let the client have its answer, if it still waits."""
         if self._reply is not None:
             settle(self._reply, error)
+
+    def again(self) -> Work:
+        """Return the same work, not begun yet."""
+        return Work(self._reply, self.until)
 
     def leave(self) -> None:
         """Take note that the client waits no more: it has its answer, or has given up."""
@@ -223,6 +227,8 @@ class Serving:
 
     async def _serve(self, work: Work) -> None:
         """Do the work; this is what the server's policy guards."""
+        if work.done is not None:  # a policy that repeats it: the piece before may be in the queue still
+            work = work.again()
         work.done = self._loop.create_future()
         self._enter(work)
         try:
