@@ -6,11 +6,13 @@ import copy
 import math
 import pickle
 import threading
+from contextvars import copy_context
 
 import pytest
 
+from resilience.retry import RetryManager
 from resilience.retry import budget as budgets
-from resilience.retry.budget import BOOKS, RetryBudget, budget_of, refill_budgets
+from resilience.retry.budget import BOOKS, RetryBudget, begin_process, budget_of, refill_budgets
 from resilience.testing import wait_until
 
 
@@ -65,6 +67,23 @@ def test_all_named_budgets_can_be_filled_up():
     assert budget.try_withdraw()
     refill_budgets()
     assert budget.tokens == 5.0
+
+
+def test_a_context_that_stands_for_another_process_has_budgets_of_its_own():
+    everywhere = budget_of("test_process")
+    first, second = copy_context(), copy_context()
+    for context in (first, second):
+        context.run(begin_process)
+    own = first.run(budget_of, "test_process")
+    assert first.run(first.copy().run, budget_of, "test_process") is own  # a task's context, say
+    assert second.run(budget_of, "test_process") not in {own, everywhere}
+    assert budget_of("test_process") is everywhere
+    assert first.run(lambda: RetryManager(name="test_process")).budget is own
+    own.try_withdraw()
+    refill_budgets()  # those of this process
+    assert own.tokens == 4.0
+    first.run(refill_budgets)
+    assert own.tokens == 5.0
 
 
 def test_the_registry_forgets_only_what_equals_a_new_budget():

@@ -1,19 +1,15 @@
-"""What is accepted as a policy, what is refused with advice, and budgets of each process."""
+"""What is accepted as a policy, and what is refused with advice."""
 
 from __future__ import annotations
 
-import asyncio
 import sys
-from contextvars import copy_context
 from functools import partial
 
 import pytest
 
 from resilience.breaker import CircuitBreaker
-from resilience.retry import AsyncRetryManager, RetryManager, budget_of, with_retry
+from resilience.retry import AsyncRetryManager, RetryManager
 from resilience.simulation.policies import (
-    begin_process,
-    budgets_by_process,
     checked_factory,
     factory_named,
     guarded,
@@ -178,26 +174,3 @@ class Sync:
 def test_what_is_no_policy_is_refused(policy, message):
     with pytest.raises(TypeError, match=message):
         guarded(policy, answer)
-
-
-# --- budgets -------------------------------------------------------------------------------------
-
-
-def test_a_name_means_another_budget_in_each_process():
-    def process():
-        begin_process()
-        decorated = with_retry(answer)  # no name of its own, and so the function's
-        assert asyncio.iscoroutinefunction(decorated)
-        return budget_of("storage")
-
-    with budgets_by_process():
-        contexts = [copy_context() for _ in range(2)]
-        first, second = (context.run(process) for context in contexts)
-        assert first is not second
-        assert contexts[0].run(budget_of, "storage") is first  # later, too
-        outside = budget_of("storage")
-        with budgets_by_process():  # on another thread, say
-            assert budget_of("storage") is outside
-            assert contexts[1].run(budget_of, "storage") is second
-    assert budget_of("storage") is outside
-    assert outside not in {first, second}

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from resilience.retry import AsyncRetryManager, RetryManager
+from resilience.retry import AsyncRetryManager, RetryManager, budget_of
 from resilience.simulation import controls
 from resilience.simulation.clients import ClosedLoop, OpenLoop
 from resilience.simulation.clock import BlockingError
@@ -16,7 +16,7 @@ from resilience.simulation.distributions import LogNormal
 from resilience.simulation.network import Network
 from resilience.simulation.scenario import Scenario, run
 from resilience.simulation.server import Server
-from resilience.simulation.triggers import down, lossy, slow
+from resilience.simulation.triggers import down, failing, lossy, slow
 
 SMALL = Scenario(
     clients=OpenLoop(rate=40.0, processes=5),
@@ -91,6 +91,17 @@ def test_it_does_so_in_another_process_too():
         for seed in ("1", "2")
     }
     assert printed == {f"{run(SMALL.replace(policy=controls.defaults)).fingerprint}\n".encode()}
+
+
+def test_the_budgets_of_servers_are_those_of_one_run():
+    def policy(clock, random, name):
+        return AsyncRetryManager(name=name, clock=clock, random=random)
+
+    scenario = SMALL.replace(
+        servers=Server(policy=policy), triggers=(failing(0.5, start=1.0, length=11.0),), duration=12.0
+    )
+    assert run(scenario).fingerprint == run(scenario).fingerprint
+    assert budget_of("server-0").tokens == 5.0
 
 
 def test_a_policy_that_draws_from_the_random_module_repeats_itself_too():

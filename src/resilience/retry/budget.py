@@ -5,12 +5,15 @@ Rules:
     - Managers and functions of one name share one budget, also when a manager is made for each call.
     - The registry is bounded. It forgets full budgets only, since a full one equals a new one; where all
       its places are taken by budgets in use, further names share one.
+    - There is one registry, but for contexts that stand for processes of their own, as those of simulated
+      clients do.
 
 `resilience._core.budget` has the arithmetic, and says why it is success-funded.
 """
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import Final, NoReturn
 
 from resilience._core.budget import UNITS, Tokens
@@ -136,7 +139,7 @@ class RetryBudget:
 
 
 class _Registry:
-    """The budgets of this process by name."""
+    """The budgets of a process by name."""
 
     def __init__(self, most: int = MOST_NAMES) -> None:
         self._most = most
@@ -160,7 +163,7 @@ class _Registry:
                 budget.refill()
 
 
-_registry: Final = _Registry()
+_registry: Final = ContextVar("resilience.retry.budgets", default=_Registry())  # noqa: B039 - one for all, on purpose
 
 
 def budget_of(name: str) -> RetryBudget:
@@ -170,9 +173,17 @@ def budget_of(name: str) -> RetryBudget:
         >>> budget_of("storage") is budget_of("storage")
         True
     """
-    return _registry.get(name)
+    return _registry.get().get(name)
 
 
 def refill_budgets() -> None:
     """Fill up every budget that goes by a name: for tests, which should not see each other's failures."""
-    _registry.refill()
+    _registry.get().refill()
+
+
+def begin_process() -> None:
+    """Let names mean budgets of their own in this context, and in what is copied from it: none is made yet.
+
+    For what stands for another process: a client in a simulation.
+    """
+    _registry.set(_Registry())

@@ -11,24 +11,21 @@ and returns the policy: an object that decorates an async function (`RetryManage
 `AsyncPipeline`, any decorator), or one with `guard_async`, `execute_async` or an async `execute`. So a class
 such as `AsyncRetryManager` is a factory by itself, and so is a `partial` of it.
 
-Budgets of a name are one for each process, in production. Here, too: while a simulation is under way, a name
-means another budget in each client process, however and whenever the policy comes by it.
+Budgets of a name are one for each process, in production. Here, too: a name means another budget in each
+client process, however and whenever the policy comes by it, and none that is used outside of the run.
 """
 
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
-from contextvars import ContextVar
 from importlib import import_module
 from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from resilience.callables import Kind, kind_of, name_of
-from resilience.retry import budget as budgets
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable
 
     from resilience.clock import Clock
 
@@ -166,41 +163,3 @@ def guarded(policy: Any, call: Call) -> Call:
             "must be for async functions"
         )
     return result
-
-
-# --- budgets of each process ---------------------------------------------------------------------
-
-
-_own: Final[ContextVar[Any]] = ContextVar("resilience.simulation.budgets", default=None)
-"""The registry of budgets of the client process that is running; None outside of any."""
-
-
-class _ByProcess:
-    """Stands where the registry of budgets stands, and asks that of the client process that is running."""
-
-    def __init__(self, real: Any) -> None:
-        self._real = real
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(_own.get() or self._real, name)
-
-
-@contextmanager
-def budgets_by_process() -> Generator[None]:
-    """Let names mean other budgets in each client process, inside the block.
-
-    Outside of client processes, on other threads say, they mean what they always do. The registry's place
-    is looked up at each use, so nothing of it is changed but who answers there.
-    """
-    place = budgets.__dict__
-    real = place["_registry"]
-    place["_registry"] = _ByProcess(real)
-    try:
-        yield
-    finally:
-        place["_registry"] = real
-
-
-def begin_process() -> None:
-    """Let this context be a client process's, with no budget of any name yet."""
-    _own.set(budgets.__dict__["_Registry"]())

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from resilience.checks import count, number
 from resilience.errors import ServiceError
+from resilience.retry.budget import begin_process
 from resilience.simulation.clients import OpenLoop
 from resilience.simulation.loop import simulate
 from resilience.simulation.network import Network
-from resilience.simulation.policies import budgets_by_process, checked_factory
+from resilience.simulation.policies import checked_factory
 from resilience.simulation.result import Result
 from resilience.simulation.server import Server, settle
 from resilience.simulation.triggers import Trigger
@@ -140,8 +141,7 @@ def run(scenario: Scenario, *, progress: Callable[[float], object] | None = None
     before = random.getstate()
     random.seed(scenario.seed)
     try:
-        with budgets_by_process():
-            log = simulate(lambda clock: _play(scenario, clock, progress or _ignore))
+        log = simulate(lambda clock: _play(scenario, clock, progress or _ignore))
     finally:
         random.setstate(before)
     return Result(scenario, log)
@@ -153,6 +153,7 @@ def _ignore(_done: float) -> None:
 
 async def _play(scenario: Scenario, clock: SimulatedClock, progress: Callable[[float], object]) -> Log:
     """Let everything happen; return what was written down."""
+    begin_process()  # for the servers' policies; this context is the run's alone, and each client has its own
     world = World(scenario, clock)
     clients = scenario.clients
     processes = [

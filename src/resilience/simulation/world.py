@@ -9,9 +9,10 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from resilience.deadline import CURRENT
+from resilience.retry.budget import begin_process
 from resilience.simulation.log import Log, Outcome
 from resilience.simulation.network import Link
-from resilience.simulation.policies import begin_process, guarded, made
+from resilience.simulation.policies import guarded, made
 from resilience.simulation.server import Serving, Work, settle
 
 if TYPE_CHECKING:
