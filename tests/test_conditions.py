@@ -5,7 +5,9 @@ import sys
 
 import pytest
 
-from resilience.conditions import is_cancellation, matcher, result_predicate
+from resilience.callables import MisuseError
+from resilience.conditions import is_cancellation, leaves, matcher, result_predicate, says_nothing
+from resilience.errors import BulkheadFullError, CircuitOpenError, OverloadedError
 
 
 class Answering(type):
@@ -79,3 +81,34 @@ def test_a_predicate_of_results_is_a_plain_function_or_none():
     for wrong in (asynchronous, 5):
         with pytest.raises(TypeError, match="failure_if_result="):
             result_predicate(wrong, "failure_if_result")
+
+
+REJECTED = CircuitOpenError("inner", 1.0)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        GeneratorExit(),
+        KeyboardInterrupt(),
+        concurrent.futures.CancelledError(),
+        REJECTED,
+        BulkheadFullError("inner", "full", None),
+        OverloadedError("inner", "full", None),
+        MisuseError("use execute_async"),
+        ExceptionGroup("tasks", [REJECTED, ExceptionGroup("more", [concurrent.futures.CancelledError()])]),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_says_nothing_about_what_was_called(error):
+    assert says_nothing(error)
+
+
+def test_what_says_something():
+    assert not says_nothing(OSError())
+    assert not says_nothing(ExceptionGroup("tasks", [REJECTED, OSError()]))
+
+
+def test_leaves_are_those_of_a_group():
+    assert leaves(ExceptionGroup("tasks", [REJECTED])) == (REJECTED,)
+    assert leaves(REJECTED) == ()

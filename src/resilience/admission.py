@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, ParamSpec, Self
 
 from resilience import events
 from resilience.callables import Kind, MisuseError, kind_of, name_of
-from resilience.conditions import REJECTIONS, is_cancellation
+from resilience.conditions import says_nothing
 from resilience.errors import OverloadedError
 from resilience.guarding import async_generator_in, generator_in
 
@@ -114,11 +114,6 @@ class Permit(Generic[Ticket]):
     def __reduce__(self) -> NoReturn:
         """Refuse to be copied or pickled."""
         raise TypeError("a permit cannot be copied or pickled: it is settled once, where it was acquired")
-
-
-def says_nothing(error: BaseException) -> bool:
-    """Return whether `error` is neutral: a cancellation, an early exit, or what a policy refused here."""
-    return not isinstance(error, Exception) or isinstance(error, REJECTIONS) or is_cancellation(error)
 
 
 class Admission(Generic[Ticket]):

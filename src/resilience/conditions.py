@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     """An exception type, a predicate of an exception, or a tuple of either."""
 
 
-REJECTIONS: Final = (BulkheadFullError, CircuitOpenError, OverloadedError, RateLimitedError, MisuseError)
-"""What policies raise instead of beginning a call, which says nothing about what was to be called."""
+REJECTIONS: Final = (BulkheadFullError, CircuitOpenError, OverloadedError, RateLimitedError)
+"""What policies raise instead of beginning a call."""
+
+_SAYS_NOTHING: Final = (*REJECTIONS, MisuseError)
 
 
 def matcher(condition: Condition, argument: str) -> Callable[[Exception], bool]:
@@ -82,3 +84,20 @@ def is_cancellation(error: BaseException) -> bool:
     """
     futures = sys.modules.get("concurrent.futures")  # where nobody has loaded it, nobody raises it
     return isinstance(error, getattr(futures, "CancelledError", ()))
+
+
+def leaves(error: BaseException) -> tuple[Exception, ...]:
+    """Return what an `ExceptionGroup` holds, as a TaskGroup raises one; nothing of any other."""
+    return error.exceptions if isinstance(error, ExceptionGroup) else ()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - of any exceptions
+
+
+def says_nothing(error: BaseException) -> bool:
+    """Return whether `error` says nothing about what was called, or was to be.
+
+    That is a cancellation, an early exit, what a policy refused here, a function that is guarded wrongly; and
+    a group of nothing but these.
+    """
+    if not isinstance(error, Exception) or isinstance(error, _SAYS_NOTHING) or is_cancellation(error):
+        return True
+    parts = leaves(error)
+    return bool(parts) and all(map(says_nothing, parts))

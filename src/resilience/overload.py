@@ -7,7 +7,7 @@ that has too much to do, and nobody else.
 from __future__ import annotations
 
 from resilience._core.overload import STATUSES, tells_overload
-from resilience.conditions import REJECTIONS, is_cancellation
+from resilience.conditions import says_nothing
 from resilience.errors import DeadlineExceeded, ServiceError
 from resilience.transient import classify
 
@@ -34,8 +34,8 @@ def is_overload(exc: BaseException) -> bool:
     """
     if isinstance(exc, BaseExceptionGroup):
         return any(map(is_overload, exc.exceptions))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType] - of any exceptions
-    if isinstance(exc, REJECTIONS) or is_cancellation(exc):
+    if says_nothing(exc):
         return False
     if isinstance(exc, ServiceError):
         return isinstance(exc, DeadlineExceeded) or exc.status in STATUSES
-    return isinstance(exc, Exception) and tells_overload(classify(exc).reason)
+    return tells_overload(classify(exc).reason)

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 from resilience._core.breaker import Breaker, Outcome
 from resilience.callables import MisuseError
-from resilience.conditions import REJECTIONS, is_cancellation
+from resilience.conditions import leaves, says_nothing
 from resilience.errors import CircuitOpenError
 from resilience.events import BreakerChanged, publish
 from resilience.fork import survive_fork
@@ -48,10 +48,6 @@ if TYPE_CHECKING:
     from resilience.events import Hook
 
 _UNKNOWN: Final[Any] = object()
-
-
-def _leaves(error: Exception) -> tuple[Exception, ...]:
-    return error.exceptions if isinstance(error, ExceptionGroup) else ()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - of any exceptions
 
 
 class Permit:
@@ -286,14 +282,14 @@ class Gate:
         """Whether it counts; a group, as a TaskGroup raises one, also if any of its leaves does."""
         if not isinstance(error, Exception) or self._says_nothing(error):
             return False
-        return self.recorded(error) or any(map(self._is_failure, _leaves(error)))
+        return self.recorded(error) or any(map(self._is_failure, leaves(error)))
 
-    def _says_nothing(self, error: BaseException) -> bool:
+    def _says_nothing(self, error: Exception) -> bool:
         """Whether it is neutral whatever `record_on` names; a group also if all of its leaves are."""
-        if not isinstance(error, Exception) or isinstance(error, REJECTIONS) or is_cancellation(error):
+        if says_nothing(error) or self.ignored(error):
             return True
-        leaves = _leaves(error)
-        return self.ignored(error) or (bool(leaves) and all(map(self._says_nothing, leaves)))
+        parts = leaves(error)
+        return bool(parts) and all(map(self._says_nothing, parts))
 
     def give_back(self, permit: Permit) -> None:
         """Take the neutral outcome of a permit: should it have another by now, its place is gone already."""
