@@ -18,14 +18,8 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, ParamSpec, TypeVar
 
 from resilience.callables import Kind, MisuseError, kind_of, name_of
-from resilience.conditions import is_cancellation, matcher
-from resilience.errors import (
-    BulkheadFullError,
-    CircuitOpenError,
-    DeadlineExceeded,
-    OverloadedError,
-    RateLimitedError,
-)
+from resilience.conditions import REJECTIONS, is_cancellation, matcher
+from resilience.errors import DeadlineExceeded
 from resilience.events import FallbackFailed, FallbackUsed, hooks, publish
 from resilience.fork import survive_fork
 from resilience.transient import is_transient
@@ -42,14 +36,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-FAILURES: Final = (
-    is_transient,
-    BulkheadFullError,
-    CircuitOpenError,
-    DeadlineExceeded,
-    OverloadedError,
-    RateLimitedError,
-)
+FAILURES: Final = (is_transient, DeadlineExceeded, *REJECTIONS)
 """What is answered by default."""
 
 _COPIED: Final = (list, dict, set, bytearray)
