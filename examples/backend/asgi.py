@@ -93,12 +93,12 @@ def response_of(reply: Reply) -> Response:
 
 
 class Stream(StreamingResponse):
-    """A response in pieces, which closes their source in the end: also when the client has left."""
+    """A response in pieces; their source is closed in the end, also if the client left before the first."""
 
-    async def stream_response(self, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the pieces."""
         try:
-            await super().stream_response(send)
+            await super().__call__(scope, receive, send)
         finally:
             source: Any = self.body_iterator
             with anyio.CancelScope(shield=True):

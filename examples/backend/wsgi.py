@@ -5,7 +5,7 @@ Each request has its thread, in which its coroutine runs from beginning to end w
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import flask
 from werkzeug.exceptions import NotFound
@@ -22,7 +22,7 @@ from examples.backend.serving.websocket_wsgi import SocketResponse
 from resilience import ErrorCode, ServiceError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
     from examples.backend.api.http import Reply, Route
     from examples.backend.assembly import Backend
@@ -95,25 +95,36 @@ def incoming_of(request: flask.Request, parameters: dict[str, str]) -> Incoming:
 def response_of(reply: Reply) -> flask.Response:
     """Return our reply as a response of Flask's."""
     content: Any = reply.content
-    body = pieces_of(content) if hasattr(content, "__aiter__") else body_of(content)
+    body = Pieces(content) if hasattr(content, "__aiter__") else body_of(content)
     response = flask.Response(body, reply.status, reply.headers, content_type=reply.media_type)
     for cookie in reply.cookies:
         response.headers.add("Set-Cookie", cookie)
     return response
 
 
-def pieces_of(content: AsyncIterator[bytes]) -> Iterator[bytes]:
-    """Return what an asynchronous iterator yields that never suspends; it is closed in the end."""
-    try:
-        while True:
-            try:
-                yield drive(anext_of(content))
-            except StopAsyncIteration:
-                return
-    finally:
-        close = getattr(content, "aclose", None)
-        if close is not None:
-            drive(close())
+class Pieces:
+    """What an asynchronous iterator yields that never suspends, as a body that the server closes in the end.
+
+    No generator: one that was never begun is closed without a word to what it would have iterated over.
+    """
+
+    def __init__(self, content: Any) -> None:
+        self._content = content
+
+    def __iter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __next__(self) -> bytes:
+        """Return the next piece."""
+        try:
+            return drive(anext_of(self._content))
+        except StopAsyncIteration:
+            raise StopIteration from None
+
+    def close(self) -> None:
+        """Close the source, whether all, some or none of it was sent."""
+        drive(self._content.aclose())
 
 
 async def anext_of(content: AsyncIterator[bytes]) -> bytes:

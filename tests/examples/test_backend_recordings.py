@@ -110,11 +110,6 @@ async def test_only_so_many_listen_at_a_time_and_each_place_is_given_back(house_
     await house.run(listening.pop().aclose())  # one has heard enough
     listening.append(await house.run(house.recordings.sound(recording)))
     await refused(house.run(house.recordings.sound(recording)), 503)
-
-    del listening[-1]  # one has left before it began
-    gc.collect()  # an error of before may still hold it, in a cycle
-    listening.append(await house.run(house.recordings.sound(recording)))
-    await refused(house.run(house.recordings.sound(recording)), 503)
     for hearing in listening:
         await house.run(hearing.aclose())
         await house.run(hearing.aclose())

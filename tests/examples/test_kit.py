@@ -352,7 +352,7 @@ def test_a_reply_in_pieces_is_made_in_the_context_of_whoever_takes_them_and_clos
     variable = contextvars.ContextVar("variable", default="outside")
     closed = []
 
-    class Pieces:
+    class Source:
         def __init__(self):
             self.left = 2
 
@@ -370,10 +370,11 @@ def test_a_reply_in_pieces_is_made_in_the_context_of_whoever_takes_them_and_clos
 
     context = contextvars.copy_context()
     context.run(variable.set, "inside")
-    pieces = wsgi.pieces_of(Pieces())
+    pieces = wsgi.Pieces(Source())
     assert context.run(list, pieces) == [b"inside", b"inside"]
+    context.run(pieces.close)
     assert closed == ["inside"]
-    abandoned = wsgi.pieces_of(Pieces())
+    abandoned = wsgi.Pieces(Source())
     assert next(abandoned) == b"outside"
     abandoned.close()
     assert closed == ["inside", "outside"]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import io
 import json
 import re
 
 import pytest
+from starlette.requests import ClientDisconnect
 
+from examples.adapters.wsgi import ResilienceMiddleware
 from examples.backend import asgi, wsgi
 from examples.backend.api import PATHS, ROUTES
+from examples.backend.api.http import Reply
 from examples.backend.assembly import Backend
 from examples.backend.kit import AsyncKit, BlockingKit, drive
 from examples.backend.settings import Settings
@@ -107,23 +111,7 @@ class Shells:
         return Answer(sent[0]["status"], lower, b"" if method == "HEAD" else content)
 
     def _ask_wsgi(self, method, path, query, headers, body):
-        environ = {
-            "REQUEST_METHOD": method,
-            "SCRIPT_NAME": "",
-            "PATH_INFO": path.decode("latin-1"),
-            "QUERY_STRING": query.decode("latin-1"),
-            "SERVER_NAME": "127.0.0.1",
-            "SERVER_PORT": "80",
-            "SERVER_PROTOCOL": "HTTP/1.1",
-            "REMOTE_ADDR": "192.0.2.1",
-            "wsgi.version": (1, 0),
-            "wsgi.url_scheme": "http",
-            "wsgi.input": io.BytesIO(body),
-            "wsgi.errors": io.StringIO(),
-            "wsgi.multithread": True,
-            "wsgi.multiprocess": False,
-            "wsgi.run_once": False,
-        }
+        environ = environ_of(method, path, query, body)
         for name, value in headers:
             key = name.upper().replace("-", "_")
             environ[key if key in {"CONTENT_TYPE", "CONTENT_LENGTH"} else f"HTTP_{key}"] = value
@@ -138,6 +126,27 @@ class Shells:
         if hasattr(chunks, "close"):
             chunks.close()
         return answer
+
+
+def environ_of(method, path, query=b"", body=b""):
+    """Return what a WSGI server says of a request."""
+    return {
+        "REQUEST_METHOD": method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": path.decode("latin-1"),
+        "QUERY_STRING": query.decode("latin-1"),
+        "SERVER_NAME": "127.0.0.1",
+        "SERVER_PORT": "80",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "REMOTE_ADDR": "192.0.2.1",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.input": io.BytesIO(body),
+        "wsgi.errors": io.StringIO(),
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+    }
 
 
 @pytest.fixture(scope="module")
@@ -312,6 +321,53 @@ def test_head_has_no_body_but_its_length(shells):
         assert (answer.status, answer.body) == (200, b"")
     lengths = {answer.headers["content-length"] for answer in shells.ask("GET", b"/health/live")}
     assert {answer.headers["content-length"] for answer in shells.ask("HEAD", b"/health/live")} == lengths
+
+
+class Source:
+    """The pieces of a reply, which notices that it is closed."""
+
+    is_closed = False
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        return b"piece"
+
+    async def aclose(self):
+        self.is_closed = True
+
+
+async def gone():
+    return {"type": "http.disconnect"}
+
+
+async def take(_message):
+    await asyncio.sleep(0)
+
+
+async def refuse(_message):
+    raise OSError("the client has left")
+
+
+@pytest.mark.parametrize(("spec_version", "send"), [("2.3", take), ("2.4", refuse)])
+async def test_what_is_sent_in_pieces_is_closed_under_asgi_if_the_client_left_before_the_first(
+    spec_version, send
+):
+    source = Source()
+    scope = {"type": "http", "asgi": {"version": "3.0", "spec_version": spec_version}}
+    with contextlib.suppress(ClientDisconnect):
+        await asgi.response_of(Reply(content=source))(scope, gone, send)
+    assert source.is_closed
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_what_is_sent_in_pieces_is_closed_under_wsgi_if_the_client_left_before_the_first(wrapped):
+    source = Source()
+    app = wsgi.response_of(Reply(content=source))
+    body = (ResilienceMiddleware(app) if wrapped else app)(environ_of("GET", b"/"), lambda *_: None)
+    body.close()
+    assert source.is_closed
 
 
 @pytest.mark.parametrize("kit", [AsyncKit, BlockingKit])

@@ -306,7 +306,7 @@ class Recordings:
 
 
 class Hearing:
-    """The pieces of a sound, heard at a place that is given back once: when this is closed, or forgotten."""
+    """The pieces of a sound, heard at a place that is given back once, when this is closed."""
 
     def __init__(self, pieces: AsyncIterator[bytes], leave: Callable[[], object]) -> None:
         self._pieces: Any = pieces
@@ -323,17 +323,10 @@ class Hearing:
 
     async def aclose(self) -> None:
         """Listen no longer."""
-        self._give_back()
-        await self._pieces.aclose()
-
-    def __del__(self) -> None:
-        """Give the place back, should whoever was to listen have left before they began."""
-        self._give_back()
-
-    def _give_back(self) -> None:
         leave, self._leave = self._leave, None
         if leave is not None:
             leave()
+        await self._pieces.aclose()
 
 
 def file_name(call_sid: str, sound: Sound) -> str:
