@@ -96,10 +96,16 @@ def response_of(reply: Reply) -> flask.Response:
     """Return our reply as a response of Flask's."""
     content: Any = reply.content
     body = Pieces(content) if hasattr(content, "__aiter__") else body_of(content)
-    response = flask.Response(body, reply.status, reply.headers, content_type=reply.media_type)
+    response = OurResponse(body, reply.status, reply.headers, content_type=reply.media_type)
     for cookie in reply.cookies:
         response.headers.add("Set-Cookie", cookie)
     return response
+
+
+class OurResponse(flask.Response):
+    """A response that is of no type unless it is told one."""
+
+    default_mimetype = None
 
 
 class Pieces:

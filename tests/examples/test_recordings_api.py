@@ -127,6 +127,7 @@ def test_what_is_deleted_is_gone_for_good(server, user):
     for _ in range(2):
         answer = user.delete(f"/api/recordings/{sid}")
         assert (answer.status_code, answer.content) == (204, b"")
+        assert "Content-Type" not in answer.headers
     for path in (f"/api/recordings/{sid}", f"/api/recordings/{sid}/sound"):
         assert_error(user.get(path), 404, "RESOURCE_NOT_FOUND")
     assert_error(user.post(f"/api/recordings/{sid}/download-url"), 404, "RESOURCE_NOT_FOUND")

@@ -323,6 +323,11 @@ def test_head_has_no_body_but_its_length(shells):
     assert {answer.headers["content-length"] for answer in shells.ask("HEAD", b"/health/live")} == lengths
 
 
+@pytest.mark.parametrize("shell", [asgi, wsgi])
+def test_what_has_no_content_is_of_no_type(shell):
+    assert "Content-Type" not in shell.response_of(Reply(status=204, media_type=None)).headers
+
+
 class Source:
     """The pieces of a reply, which notices that it is closed."""
 

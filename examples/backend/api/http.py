@@ -109,7 +109,8 @@ class Reply:
     status: int = 200
     content: Any = None
     """What JSON can hold; or bytes; or an asynchronous iterator over them, which is closed in the end."""
-    media_type: str = "application/json"
+    media_type: str | None = "application/json"
+    """None where there is no content to be of a type."""
     headers: dict[str, str] = field(default_factory=dict)
     cookies: list[str] = field(default_factory=list)
     """Values of Set-Cookie."""

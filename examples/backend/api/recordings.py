@@ -95,7 +95,7 @@ async def download_recording(backend: Backend, request: Request) -> Reply:
 async def delete_recording(backend: Backend, request: Request) -> Reply:
     """Delete a recording for good, and what is known of its call. Deleting it again changes nothing."""
     await backend.recordings.delete(request.parameters["call_sid"], request.member.user.tenant_id)
-    return Reply(status=NO_CONTENT)
+    return Reply(status=NO_CONTENT, media_type=None)
 
 
 async def play(backend: Backend, request: Request, recording: Recording) -> Reply:
