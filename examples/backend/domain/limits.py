@@ -61,42 +61,30 @@ class Limits:
     ) -> None:
         self._acquire_all = acquire_all
         self._on_decision = on_decision
-        self._login = limiter("6/15 minutes", name="login")
-        self._login_address = limiter("50/hour", name="login-address")
-        self._login_email = limiter("100/hour", name="login-email")
-        self._registration = limiter("5/15 minutes", name="registration")
-        self._registration_pair = limiter("5/day", name="registration-pair")
-        self._registration_email = limiter("20/day", name="registration-email")
-        self._verification = limiter("5/5 minutes", name="verification")
-        self._verification_address = limiter("50/hour", name="verification-address")
-        self._resend = limiter("3/2 minutes", name="resend")
-        self._resend_pair = limiter("5/day", name="resend-pair")
-        self._resend_address = limiter("20/hour", name="resend-address")
-        self._resend_email = limiter("20/day", name="resend-email")
-        self._password = limiter("6/15 minutes", name="password")
-        self._invitation_tenant = limiter("20/hour", name="invitation-tenant")
-        self._invitation_email = limiter("5/day", name="invitation-email")
-        self._api = limiter("100/15 minutes", name="api", on_outage="open")
-        self._webhook = limiter("1000/minute", name="webhook", on_outage="open")
-        self.all: Final = (
-            self._login,
-            self._login_address,
-            self._login_email,
-            self._registration,
-            self._registration_pair,
-            self._registration_email,
-            self._verification,
-            self._verification_address,
-            self._resend,
-            self._resend_pair,
-            self._resend_address,
-            self._resend_email,
-            self._password,
-            self._invitation_tenant,
-            self._invitation_email,
-            self._api,
-            self._webhook,
-        )
+        made: list[Limiter] = []
+
+        def limit(quota: str, **options: str) -> Limiter:
+            made.append(limiter(quota, **options))
+            return made[-1]
+
+        self._login = limit("6/15 minutes", name="login")
+        self._login_address = limit("50/hour", name="login-address")
+        self._login_email = limit("100/hour", name="login-email")
+        self._registration = limit("5/15 minutes", name="registration")
+        self._registration_pair = limit("5/day", name="registration-pair")
+        self._registration_email = limit("20/day", name="registration-email")
+        self._verification = limit("5/5 minutes", name="verification")
+        self._verification_address = limit("50/hour", name="verification-address")
+        self._resend = limit("3/2 minutes", name="resend")
+        self._resend_pair = limit("5/day", name="resend-pair")
+        self._resend_address = limit("20/hour", name="resend-address")
+        self._resend_email = limit("20/day", name="resend-email")
+        self._password = limit("6/15 minutes", name="password")
+        self._invitation_tenant = limit("20/hour", name="invitation-tenant")
+        self._invitation_email = limit("5/day", name="invitation-email")
+        self._api = limit("100/15 minutes", name="api", on_outage="open")
+        self._webhook = limit("1000/minute", name="webhook", on_outage="open")
+        self.all: Final = tuple(made)
 
     async def login(self, email: str, address: str) -> None:
         """Charge an attempt to log in: all three limits, or none."""
