@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from sqlalchemy import event, text
 
@@ -71,6 +73,25 @@ def test_fault_59_a_full_disk_is_503_and_nothing_is_half_written(small_disk, dat
     assert full == [503, 503]
     disk.free()
     assert outcome(database, "SELECT count(*) FROM kept") == 0
+    assert outcome(database, "INSERT INTO kept VALUES (1)", "write") is None
+
+
+def test_who_waits_too_long_for_another_writer_of_this_process_is_503(tmp_path, database_at, monkeypatch):
+    database = database_at(f"sqlite:///{tmp_path / 'data.db'}")
+    outcome(database, "CREATE TABLE kept (bytes)", "write")
+    monkeypatch.setattr(port, "BUSY_TIMEOUT", 0.05)
+    is_writing, may_end = threading.Event(), threading.Event()
+
+    def write_slowly(_db):
+        is_writing.set()
+        may_end.wait(10.0)
+
+    slow = threading.Thread(target=lambda: drive(database.write(write_slowly, tenant=EVERY)))
+    slow.start()
+    assert is_writing.wait(10.0)
+    assert outcome(database, "INSERT INTO kept VALUES (1)", "write") == 503
+    may_end.set()
+    slow.join()
     assert outcome(database, "INSERT INTO kept VALUES (1)", "write") is None
 
 

@@ -48,7 +48,7 @@ logger: Final = logging.getLogger("backend.database")
 EVERY: Final = "*"
 """In place of a tenant's id: work that must see the rows of all, such as looking up who logs in."""
 BUSY_TIMEOUT: Final = 5.0
-"""Seconds to wait while another process writes."""
+"""Seconds to wait while somebody else writes, in this process or in another."""
 STATEMENT_TIMEOUT: Final = 5.0
 """Seconds that PostgreSQL gives one statement."""
 ANSWER_WITHIN: Final = STATEMENT_TIMEOUT + 1.0
@@ -74,10 +74,9 @@ class Database:
         self.engine = connect(url, connections)
         self._workers = workers
         self._is_sqlite = self.engine.dialect.name == "sqlite"
-        self._writing: contextlib.AbstractContextManager[object] = (
-            threading.Lock() if self._is_sqlite else contextlib.nullcontext()
-        )
-        """SQLite has one writer at a time; those of this process wait here, in turn, and not by polling."""
+        self._writing = threading.Lock()
+        """SQLite has one writer at a time; those of this process wait here, and not by polling. Held for one
+        transaction, which does nothing but statements, and waited for no longer than another process's."""
 
     async def read(self, work: Callable[[Connection], T], *, tenant: str) -> T:
         """Return what `work` returns, called with a connection inside one transaction that only reads."""
@@ -107,12 +106,25 @@ class Database:
     def _write(self, work: Callable[[Connection], T], tenant: str) -> T:
         with (
             _away_is_503(),
-            self._writing,
+            self._turn(),
             self.engine.connect() as connection,
             connection.execution_options(writes=True).begin(),
         ):
             self._enter(connection, tenant)
             return work(connection)
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Let one write at a time, where there can be only one."""
+        if not self._is_sqlite:
+            yield
+        elif self._writing.acquire(timeout=BUSY_TIMEOUT):
+            try:
+                yield
+            finally:
+                self._writing.release()
+        else:
+            raise service_unavailable_error("The database", RETRY_AFTER)
 
     def _enter(self, connection: Connection, tenant: str) -> None:
         """Tell PostgreSQL for whom this transaction is; it forgets it at the transaction's end."""
