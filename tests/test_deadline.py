@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resilience.deadline import CURRENT, Instant, deadline, leave, remaining, restore
-from resilience.errors import DeadlineExceeded
+from resilience.errors import DeadlinePassed
 from resilience.testing import FakeClock
 
 
@@ -95,7 +95,7 @@ def test_an_instant_refuses_what_would_begin_too_late():
     instant = Instant(clock.now() + 1.0, clock)
     instant.require("fetch")
     clock.advance(1.0)
-    with pytest.raises(DeadlineExceeded, match=r"^fetch was not begun: the deadline passed 0\.000 s before$"):
+    with pytest.raises(DeadlinePassed, match=r"^fetch was not begun: the deadline passed 0\.000 s before$"):
         instant.require("fetch")
 
 

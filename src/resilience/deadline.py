@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from resilience.checks import number
 from resilience.clock import SYSTEM_CLOCK
-from resilience.errors import DeadlineExceeded
+from resilience.errors import DeadlinePassed
 
 if TYPE_CHECKING:
     from contextvars import Token
@@ -55,11 +55,11 @@ class Instant(NamedTuple):
         """Do nothing before the instant.
 
         Raises:
-            DeadlineExceeded: It has passed; `name` was not begun.
+            DeadlinePassed: It has passed; `name` was not begun.
         """
         left = self.left()
         if left <= 0:
-            raise DeadlineExceeded(f"{name} was not begun: the deadline passed {abs(left):.3f} s before")
+            raise DeadlinePassed(f"{name} was not begun: the deadline passed {abs(left):.3f} s before")
 
 
 CURRENT: Final[ContextVar[Instant | None]] = ContextVar("resilience.deadline", default=None)

@@ -11,8 +11,11 @@ from contextlib import suppress
 import pytest
 
 from resilience.breaker import CircuitBreaker
-from resilience.errors import CircuitOpenError
+from resilience.deadline import deadline
+from resilience.errors import CircuitOpenError, DeadlinePassed
+from resilience.retry import RetryManager
 from resilience.testing import FakeClock
+from resilience.timeout import Timeout
 
 
 @pytest.fixture
@@ -242,6 +245,23 @@ def test_last_trouble(make, clock):
 
 
 # --- by hand -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", [Timeout(5.0), RetryManager(name="late")])
+def test_callers_without_time_neither_open_it_nor_spoil_a_test(make, clock, policy):
+    breaker = make()
+    begun = []
+    late = policy(lambda: begun.append("begun"))
+    with deadline(0, clock=clock):
+        assert [type(attempt(breaker.execute, late)) for _ in range(3)] == [DeadlinePassed] * 3
+        assert breaker.state == "closed"
+        open_up(breaker)
+        clock.advance(60.0)
+        assert type(attempt(breaker.execute, late)) is DeadlinePassed
+    assert not begun
+    assert breaker.state == "half-open"
+    breaker.execute(late)
+    assert breaker.state == "closed"
 
 
 def test_held_open(make, clock):

@@ -14,7 +14,7 @@ from resilience._core.breaker import Event, Outcome, Policy
 from resilience._core.trip import InARow, Ratio
 from resilience.breaker.gate import Gate
 from resilience.conditions import matcher
-from resilience.errors import CircuitOpenError
+from resilience.errors import CircuitOpenError, DeadlineExceeded, DeadlinePassed
 from resilience.events import BreakerChanged, hooks
 from resilience.testing import FakeClock
 
@@ -362,6 +362,7 @@ def test_a_permit_cannot_be_pickled():
         CancelledError(),
         concurrent.futures.CancelledError(),
         CircuitOpenError("inner", 1.0),
+        DeadlinePassed("fetch was not begun: the deadline passed 0.000 s before"),
     ],
     ids=lambda error: type(error).__qualname__,
 )
@@ -372,6 +373,10 @@ def test_what_says_nothing_about_the_dependency_is_neutral(error):
     permit.failure(error)
     assert places_taken(gate) == 0
     assert state(gate) == "half-open"
+
+
+def test_a_deadline_that_passed_while_the_call_was_under_way_is_a_failure():
+    assert gate_of().outcome_of(DeadlineExceeded("fetch was cancelled at its deadline")) is Outcome.FAILURE
 
 
 def group(*errors):

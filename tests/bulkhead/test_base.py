@@ -7,9 +7,10 @@ import pickle
 
 import pytest
 
-from resilience import AsyncBulkhead, Bulkhead, BulkheadFullError, DeadlineExceeded, deadline
+from resilience import AsyncBulkhead, Bulkhead, BulkheadFullError, deadline
 from resilience._core.bulkhead import Slots
 from resilience.bulkhead import BulkheadStats
+from resilience.errors import DeadlinePassed
 from resilience.events import CallRefused
 from resilience.testing import FakeClock
 
@@ -158,7 +159,7 @@ async def test_a_wait_ends_at_the_deadline(clock, longest):
     call = asyncio.ensure_future(work())
     await settled()
     clock.advance(2.0)
-    with pytest.raises(DeadlineExceeded, match=r"after 2\.000 s in the queue of bulkhead 'storage'"):
+    with pytest.raises(DeadlinePassed, match=r"after 2\.000 s in the queue of bulkhead 'storage'"):
         await call
     assert bulkhead.stats()[3:6] == (1, 0, 1)
 
@@ -181,7 +182,7 @@ async def test_its_own_timeout_may_come_before_the_deadline(clock):
 async def test_with_no_time_left_it_does_not_wait(clock):
     bulkhead = AsyncBulkhead(1, 1, clock=clock)
     await hold(bulkhead)
-    with deadline(0, clock=clock), pytest.raises(DeadlineExceeded, match="waiting for bulkhead"):
+    with deadline(0, clock=clock), pytest.raises(DeadlinePassed, match="waiting for bulkhead"):
         await bulkhead.execute(settled)
     assert bulkhead.stats().waiting == 0
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from resilience.criticality import Criticality, criticality, current_criticality
 from resilience.deadline import deadline, remaining
-from resilience.errors import DeadlineExceeded
+from resilience.errors import DeadlinePassed
 from resilience.http import propagation
 from resilience.http.propagation import criticality_from, deadline_from, headers
 from resilience.testing import FakeClock
@@ -52,7 +52,7 @@ def test_it_is_rounded_down_and_bounded(clock, left, told):
 def test_once_the_time_is_up_nothing_is_to_be_sent(clock):
     with deadline(1.0, clock=clock):
         clock.advance(1.0)
-        with pytest.raises(DeadlineExceeded, match="the request was not begun"):
+        with pytest.raises(DeadlinePassed, match="the request was not begun"):
             headers()
 
 
@@ -113,7 +113,7 @@ def test_without_a_header_the_servers_own_time_holds(clock):
 
 @pytest.mark.parametrize("asked", ["0", "0.000", "-1", "-0.5"])
 def test_a_request_whose_caller_has_no_time_left_is_not_begun(asked):
-    with pytest.raises(DeadlineExceeded, match="its caller has no time left") as caught:
+    with pytest.raises(DeadlinePassed, match="its caller has no time left") as caught:
         granted(asked)
     assert caught.value.status == 504
 

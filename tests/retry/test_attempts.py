@@ -9,7 +9,13 @@ import pytest
 from resilience.breaker import CircuitBreaker
 from resilience.callables import MisuseError
 from resilience.deadline import CURRENT, deadline
-from resilience.errors import CircuitOpenError, DeadlineExceeded, RateLimitedError, ServiceError
+from resilience.errors import (
+    CircuitOpenError,
+    DeadlineExceeded,
+    DeadlinePassed,
+    RateLimitedError,
+    ServiceError,
+)
 from resilience.events import RetryScheduled, RetryStopped, RetrySucceeded
 from resilience.retry.attempts import Call
 from resilience.retry.budget import BOOKS, RetryBudget
@@ -227,7 +233,7 @@ def test_a_call_whose_deadline_has_passed_is_not_admitted(make, clock):
         policy, call = make()
         call.admit()
         clock.advance(1.0)
-        with pytest.raises(DeadlineExceeded, match="Policy was not begun"):
+        with pytest.raises(DeadlinePassed, match="Policy was not begun"):
             Call(policy, CURRENT.get()).admit()
 
 
@@ -261,8 +267,9 @@ def test_after_a_refused_result_and_too_long_a_delay_there_is_only_the_deadline(
         _, call = make(retry_if_result=lambda result: result is None)
         assert call.returned(None) == 1.0
         clock.advance(2.0)
-        with pytest.raises(DeadlineExceeded):
+        with pytest.raises(DeadlineExceeded, match="before the next attempt") as caught:
             call.admit_retry()
+    assert type(caught.value) is DeadlineExceeded  # an attempt was made, so it is no call that was not begun
 
 
 # --- results -------------------------------------------------------------------------------------

@@ -49,6 +49,7 @@ SIGNS: Final = frozenset({
     "message 'timeout'",
     "object store: timeout",
     "resilience.DeadlineExceeded",
+    "resilience.DeadlinePassed",
     "resilience.TimeoutExceeded",
 })  # fmt: skip
 """What `Failure.reason` says in such a case."""

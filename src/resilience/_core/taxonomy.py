@@ -111,6 +111,7 @@ TYPES: Final[dict[str, dict[str, Rule]]] = {
         "BulkheadFullError": Rule.NEVER,
         "CircuitOpenError": Rule.NEVER,
         "DeadlineExceeded": Rule.NEVER,
+        "DeadlinePassed": Rule.NEVER,
         "OverloadedError": Rule.NEVER,
         "RateLimitedError": Rule.RATE_LIMITED,
         "TimeoutExceeded": Rule.PROCESSED,

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 from resilience._core.breaker import Breaker, Outcome
 from resilience.callables import MisuseError
 from resilience.conditions import leaves, says_nothing
-from resilience.errors import CircuitOpenError
+from resilience.errors import CircuitOpenError, DeadlinePassed
 from resilience.events import BreakerChanged, publish
 from resilience.fork import survive_fork
 
@@ -286,7 +286,7 @@ class Gate:
 
     def _says_nothing(self, error: Exception) -> bool:
         """Whether it is neutral whatever `record_on` names; a group also if all of its leaves are."""
-        if says_nothing(error) or self.ignored(error):
+        if isinstance(error, DeadlinePassed) or says_nothing(error) or self.ignored(error):
             return True
         parts = leaves(error)
         return bool(parts) and all(map(self._says_nothing, parts))

@@ -13,7 +13,7 @@ from resilience.bulkhead.waiting import AnyWaiter, Fate, Patience
 from resilience.callables import name_of
 from resilience.clock import SYSTEM_CLOCK
 from resilience.deadline import CURRENT
-from resilience.errors import BulkheadFullError, DeadlineExceeded
+from resilience.errors import BulkheadFullError, DeadlinePassed
 from resilience.fork import bound_lock, survive_fork
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class Base(Generic[AnyWaiter]):
         """Return how long a call may wait that begins to now.
 
         Raises:
-            DeadlineExceeded: The deadline of this context has passed.
+            DeadlinePassed: The deadline of this context has passed.
         """
         deadline = CURRENT.get()
         if deadline is None:
@@ -151,7 +151,7 @@ class Base(Generic[AnyWaiter]):
 
         Raises:
             BulkheadFullError: It was in vain.
-            DeadlineExceeded: It was, and the deadline has passed.
+            DeadlinePassed: It was, and the deadline has passed.
         """
         waited = max(0.0, self._clock.now() - patience.began)
         with self._lock:
@@ -164,7 +164,7 @@ class Base(Generic[AnyWaiter]):
             raise self._rejection("a call of higher priority has taken its place in the queue")
         if patience.deadline is not None and patience.deadline.left() <= 0:
             self._rejection("the deadline has passed")
-            raise DeadlineExceeded(
+            raise DeadlinePassed(
                 f"the deadline passed after {waited:.3f} s in the queue of bulkhead {self._name!r}"
             )
         raise self._rejection(f"no place has become free within {waited:.3f} s")

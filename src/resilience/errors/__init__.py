@@ -9,6 +9,7 @@ responses, and `resilience.http.parse_error` turns such a response back into the
     ├── OverloadedError       the call would have added to an overload   503
     ├── RateLimitedError      the limiter refused the call               429
     └── DeadlineExceeded      the call's time was up (TimeoutError too)  504
+        ├── DeadlinePassed    it was before the call was begun       504
         └── TimeoutExceeded   one step's was, by its own timeout         504
 
 Only the deadline is a builtin error as well: whoever waits for a `TimeoutError` means just that. A
@@ -35,6 +36,7 @@ from resilience.errors.policies import (
     BulkheadFullError,
     CircuitOpenError,
     DeadlineExceeded,
+    DeadlinePassed,
     OverloadedError,
     RateLimitedError,
     TimeoutExceeded,
@@ -45,6 +47,7 @@ __all__ = [
     "BulkheadFullError",
     "CircuitOpenError",
     "DeadlineExceeded",
+    "DeadlinePassed",
     "ErrorCode",
     "OverloadedError",
     "RateLimitedError",

@@ -204,6 +204,10 @@ class DeadlineExceeded(_PolicyError, TimeoutError):  # noqa: N818 - the name is 
         def __init__(self, message: str) -> None: ...
 
 
+class DeadlinePassed(DeadlineExceeded):
+    """The time was up before the call was begun, so it says nothing about what was to be called."""
+
+
 class TimeoutExceeded(DeadlineExceeded):
     """One step took longer than its own timeout allows; the deadline of the whole call had not come.
 

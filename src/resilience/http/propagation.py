@@ -28,7 +28,7 @@ from resilience.checks import number
 from resilience.clock import SYSTEM_CLOCK
 from resilience.criticality import Criticality, criticality, current_criticality
 from resilience.deadline import CURRENT, deadline
-from resilience.errors import DeadlineExceeded
+from resilience.errors import DeadlinePassed
 from resilience.http.headers import header_values
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def headers() -> dict[str, str]:
         `X-Request-Timeout` where there is a deadline; `X-Criticality` where it is not `critical`.
 
     Raises:
-        DeadlineExceeded: The deadline has passed, so the request should not be sent.
+        DeadlinePassed: The deadline has passed, so the request should not be sent.
 
     Example:
         >>> from resilience.criticality import criticality
@@ -85,7 +85,7 @@ def deadline_from(headers: Headers, most: float, *, clock: Clock = SYSTEM_CLOCK)
         clock: What the seconds are counted on, from the beginning of the block.
 
     Raises:
-        DeadlineExceeded: The caller has no time left, so the request should not be served.
+        DeadlinePassed: The caller has no time left, so the request should not be served.
         TypeError, ValueError: `most` is no number above 0.
 
     Example:
@@ -103,7 +103,7 @@ def deadline_from(headers: Headers, most: float, *, clock: Clock = SYSTEM_CLOCK)
         if _SECONDS.fullmatch(value.strip()):
             seconds = min(seconds, float(value))
     if seconds <= 0:
-        raise DeadlineExceeded("the request was not begun: its caller has no time left")
+        raise DeadlinePassed("the request was not begun: its caller has no time left")
     return deadline(seconds, clock=clock)
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import builtins
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from resilience.errors import CircuitOpenError
+from resilience.errors import CircuitOpenError, DeadlineExceeded
 from resilience.events import SUBSCRIBERS, RetryScheduled, RetryStopped, RetrySucceeded, publish
 from resilience.retry.budget import BOOKS
 from resilience.retry.traces import forget_earlier_frames, inner_retry_exhausted, leave
@@ -98,7 +98,7 @@ class Call:
         """Make sure that the first attempt may begin.
 
         Raises:
-            DeadlineExceeded: It has passed.
+            DeadlinePassed: It has passed.
             CircuitOpenError: The breaker rejected the call.
         """
         policy = self._policy
@@ -131,7 +131,7 @@ class Call:
         try:
             if failure is not None:
                 raise failure
-            self.ends.require(self._policy.name)
+            raise DeadlineExceeded(f"{self._policy.name}: the deadline passed before the next attempt")
         finally:
             del failure  # its traceback holds this frame
 
