@@ -161,6 +161,24 @@ def test_without_an_overflow_too():
     assert len(a.parts) == 1
 
 
+@pytest.mark.parametrize("most", [1, 2])
+def test_what_was_being_made_meanwhile_is_made_anew(most):
+    """By `reconfigure`, that is; for its own key, or as the overflow."""
+
+    def patient(host):
+        return Pipeline(CircuitBreaker(7, 60.0, name=str(host)))
+
+    def make(host):
+        if host == ("(overflow)" if most == 1 else "b"):
+            hosts.reconfigure(patient)  # as another thread might
+        return guarding(host)
+
+    hosts = KeyedPipelines(make, most=most)
+    trip(hosts.get("a"))
+    assert hosts.get("b").parts[0].snapshot().threshold == 7
+    assert hosts.get("b") is hosts.get("b")
+
+
 def test_threads_get_the_same():
     barrier = threading.Barrier(8)
     hosts = KeyedPipelines(lambda host: (barrier.wait(5) and None) or guarding(host))

@@ -127,27 +127,30 @@ class KeyedPipelines(Generic[AnyPipeline]):
         if entry is not None:
             entry.asked = True
             return entry.pipeline
-        pipeline = self._in_use.get(key)
-        if pipeline is None:
-            pipeline = self._made(key)
-        return self._keep(key, pipeline)
+        while True:
+            make = self._make
+            pipeline = self._in_use.get(key)
+            if pipeline is None:
+                pipeline = _made(make, key)
+            kept = self._keep(key, pipeline, make)
+            if kept is not None:
+                return kept
 
     def reconfigure(self, make: Callable[[Any], AnyPipeline]) -> None:
         """Go on with what `make` makes, also for the keys that there are; see `Pipeline.reconfigure`.
 
         Raises:
             TypeError, ValueError: What `make` returns for a key cannot take the place of its pipeline. The
-            keys
-                before it have been changed.
+                keys before it have been changed.
         """
-        self._make = make
         with self._lock:
+            self._make = make
             kept = [(key, entry.pipeline) for key, entry in self._entries.items()]
             kept += self._in_use.items()
             if self._overflow is not None:
                 kept.append((OVERFLOW, self._overflow))
         for key, pipeline in kept:
-            pipeline.reconfigure(*self._made(key).parts)
+            pipeline.reconfigure(*_made(make, key).parts)
 
     def __len__(self) -> int:
         """Return how many pipelines are kept."""
@@ -160,20 +163,21 @@ class KeyedPipelines(Generic[AnyPipeline]):
             "in each process"
         )
 
-    def _made(self, key: Hashable) -> AnyPipeline:
-        pipeline = self._make(key)
-        if not isinstance(pipeline, Pipeline | AsyncPipeline):  # pyright: ignore[reportUnnecessaryIsInstance] - from untyped code
-            raise TypeError(f"make({key!r}) returned {pipeline!r}, which is no pipeline")
-        return pipeline
+    def _keep(
+        self, key: Hashable, pipeline: AnyPipeline, make: Callable[[Any], AnyPipeline]
+    ) -> AnyPipeline | None:
+        """Return the pipeline of `key`: one that is there by now, or else this one, or the overflow.
 
-    def _keep(self, key: Hashable, pipeline: AnyPipeline) -> AnyPipeline:
-        """Return the pipeline of `key`: one that is there by now, or else this one, or the overflow."""
+        None where another `make` counts by now: `reconfigure` has not seen this one, and will not.
+        """
         now = self._clock.now()
         with self._lock:
             entry = self._entries.get(key)
             if entry is not None:
                 return entry.pipeline
             used = self._in_use.get(key)
+            if self._make is not make:
+                return None
             if len(self._entries) < self._most or self._forget_one(now):
                 pipeline = pipeline if used is None else used
                 self._entries[key] = _Entry(pipeline)
@@ -184,9 +188,9 @@ class KeyedPipelines(Generic[AnyPipeline]):
             overflow = self._overflow
         if overflow is not None:
             return overflow
-        made = self._made(OVERFLOW)
+        made = _made(make, OVERFLOW)
         with self._lock:
-            if self._overflow is None:
+            if self._overflow is None and self._make is make:
                 self._overflow = made
             return self._overflow
 
@@ -229,3 +233,10 @@ class KeyedPipelines(Generic[AnyPipeline]):
         if isinstance(part, BreakerRegistry):
             return len(part) > 0
         return isinstance(part, Pipeline | AsyncPipeline) and not self._is_at_rest(part, now)
+
+
+def _made(make: Callable[[Any], AnyPipeline], key: Hashable) -> AnyPipeline:
+    pipeline = make(key)
+    if not isinstance(pipeline, Pipeline | AsyncPipeline):  # pyright: ignore[reportUnnecessaryIsInstance] - from untyped code
+        raise TypeError(f"make({key!r}) returned {pipeline!r}, which is no pipeline")
+    return pipeline
