@@ -10,6 +10,7 @@ import weakref
 import pytest
 
 from resilience.pipeline.tasks import present_task, remembering
+from tests.children import forking, in_child
 
 
 class Running:
@@ -74,6 +75,59 @@ def test_where_there_is_none(ask):
     loop.run_forever()
     loop.close()
     assert found == [None]
+
+
+@each_way
+def test_a_loop_that_another_thread_goes_on_with(ask):
+    """What it runs there is not the task of the thread that ran it before."""
+    loop = asyncio.new_event_loop()
+    begun, done = threading.Event(), threading.Event()
+
+    async def look():
+        return ask() is asyncio.current_task()
+
+    async def stay():
+        begun.set()
+        done.wait(5)
+        return ask() is asyncio.current_task()
+
+    assert loop.run_until_complete(look())
+    found = []
+    thread = threading.Thread(target=lambda: found.append(loop.run_until_complete(stay())))
+    thread.start()
+    try:
+        assert begun.wait(5)
+        assert asyncio.run(look())
+    finally:
+        done.set()
+        thread.join()
+        loop.close()
+    assert found == [True]
+
+
+@each_way
+@forking
+async def test_a_child_that_is_forked_by_a_task(ask):
+    """It begins a loop of its own, on what is the same thread by its number."""
+
+    async def look():
+        return ask() is asyncio.current_task()
+
+    assert await look()
+
+    def work():
+        assert asyncio.run(look())
+
+    assert in_child(work) == 0
+
+
+@each_way
+def test_a_loop_that_does_not_say_which_thread_runs_it(ask):
+    asyncio._set_running_loop(asyncio.AbstractEventLoop())
+    try:
+        assert [ask(), ask()] == [None, None]
+    finally:
+        asyncio._set_running_loop(None)
 
 
 def test_no_loop_is_kept_alive():

@@ -2,11 +2,11 @@
 
 From Python 3.12 on, asyncio says so in some nanoseconds. In 3.11 most of the time goes into asking which
 event loop is running, for which the process asks the system for its own number each time. So there the loop
-of the last question is remembered, with its thread: while that loop runs a task, it is that thread's loop
-still, since a thread runs one at a time. Else it is asked for anew.
+of the last question is remembered. As long as it says that this thread runs it, a thread's loop needs no
+asking; else it is asked for anew. In a forked child it says so for ever, wrongly, and is forgotten.
 
-What is remembered is one tuple, read and replaced at once, so this is right for any number of threads, also
-without the GIL. The loop is not kept alive by it.
+What is remembered is one reference, read and replaced at once, so this is right for any number of threads,
+also without the GIL. The loop is not kept alive by it.
 
 Whoever imports this module needs asyncio anyway.
 """
@@ -19,8 +19,25 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
+from resilience.fork import survive_fork
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+
+class _Seen:
+    """The loop of the last question."""
+
+    __slots__ = ("__weakref__", "loop")
+
+    loop: Callable[[], Any]
+
+    def __init__(self) -> None:
+        survive_fork(self)
+
+    def after_fork(self) -> None:
+        """Forget it."""
+        self.loop = lambda: None
 
 
 def remembering(
@@ -33,17 +50,16 @@ def remembering(
     Args:
         running: The tasks that run at this moment, by their loops.
     """
-    seen: tuple[int, Callable[[], asyncio.AbstractEventLoop | None]] = (0, lambda: None)
+    seen = _Seen()
 
     def present_task() -> asyncio.Task[Any] | None:
-        nonlocal seen
-        thread, loop_of = seen
-        if thread == get_ident():
-            task = running.get(loop_of())
-            if task is not None:
-                return task
+        loop_of = seen.loop
+        known = loop_of()
+        if known is not None and known._thread_id == get_ident():  # noqa: SLF001 - see below
+            return running.get(known)
         loop = asyncio.get_running_loop()
-        seen = (get_ident(), ref(loop))
+        if isinstance(loop, asyncio.BaseEventLoop):  # others need not say which thread runs them
+            seen.loop = ref(loop)
         return asyncio.current_task(loop)
 
     return present_task
