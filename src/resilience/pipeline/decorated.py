@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 from resilience.callables import Kind, kind_of
@@ -10,7 +11,6 @@ from resilience.pipeline.stages import dressed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
-    from types import TracebackType
 
     from resilience.pipeline.plan import Plan
 
@@ -84,19 +84,7 @@ def _following_generator(decorated: Decorated) -> Fn:
 
 
 def _following_async_generator(decorated: Decorated) -> Fn:
-    return async_generator_in(_Nothing, _following(decorated))
-
-
-class _Nothing:
-    """A block that means nothing."""
-
-    async def __aenter__(self) -> None:
-        """Do nothing."""
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Do nothing."""
+    return async_generator_in(nullcontext, _following(decorated))
 
 
 _FOLLOWING: Final[dict[Kind, Callable[[Decorated], Fn]]] = {

@@ -17,8 +17,7 @@ admitted; why this and the report of a success need no lock is said in `resilien
 from __future__ import annotations
 
 from math import inf
-from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from resilience.breaker import CircuitBreaker
 from resilience.breaker.gate import Permit
@@ -29,6 +28,7 @@ from resilience.pipeline.stages import Limiting, Retrying
 from resilience.retry.attempts import Call
 from resilience.retry.budget import BOOKS, RetryBudget
 from resilience.retry.guards import (
+    SUSPECT,
     go_on,
     go_on_async,
     pause,
@@ -42,22 +42,11 @@ if TYPE_CHECKING:
 
     from resilience._core.breaker import Period
     from resilience.breaker.gate import Gate
+    from resilience.pipeline.plan import Held
     from resilience.pipeline.stages import Stage
     from resilience.retry.policy import Policy
 
     Fn = Callable[..., Any]
-
-
-class Held(Protocol):
-    """What holds the parts of a pipeline."""
-
-    @property
-    def parts(self) -> tuple[Any, ...]:
-        """The parts of this moment: a tuple that is replaced, never changed."""
-        ...
-
-
-_SUSPECT: Final = frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})
 
 
 class Fusion(NamedTuple):
@@ -158,7 +147,7 @@ def fused(  # noqa: C901 - in one piece, since a further call would cost what th
         began = books.given_up
         try:
             result = fn(*args, **kwargs) if kwargs else fn(*args)  # none are spared being copied
-            if type(result) in _SUSPECT:
+            if type(result) in SUSPECT:
                 refuse_unguarded(fn, result)
         except Exception as failure:
             call, delay = _failed(policy, gate, period, failure, began)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import threading
 from functools import partial
-from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from resilience.callables import Kind, name_of
 from resilience.fork import survive_fork
 from resilience.pipeline.fused import Fusion, fused, fused_async
 from resilience.pipeline.stages import arranged, dressed
-from resilience.retry.guards import refuse_unawaitable, refuse_unguarded
+from resilience.retry.guards import SUSPECT, refuse_unawaitable, refuse_unguarded
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 
     Fn = Callable[..., Any]
     Parts = tuple[Any, ...]
-
-_SUSPECT: Final = frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})
 
 
 class Held:
@@ -136,7 +133,7 @@ def _around_one(stages: Sequence[Stage], fn: Fn, kind: Kind) -> Fn:
 def _call(fn: Fn, /, *args: Any, **kwargs: Any) -> Any:
     """Call `fn`, and make sure that its work is done."""
     result = fn(*args, **kwargs)
-    if type(result) in _SUSPECT:
+    if type(result) in SUSPECT:
         refuse_unguarded(fn, result)
     return result
 

@@ -68,7 +68,7 @@ def go_on(policy: Policy, call: Call, fn: Callable[..., Any], args: Args, kwargs
         began = BOOKS.given_up
         try:
             result = fn(*args, **kwargs)
-            if type(result) in _SUSPECT:
+            if type(result) in SUSPECT:
                 refuse_unguarded(fn, result)
         except Exception as failure:
             delay = call.failed(failure, began)
@@ -315,7 +315,8 @@ _GUARDS: Final[dict[Kind, Callable[[Policy, Any], Callable[..., Any]]]] = {
 # --- what cannot be guarded ----------------------------------------------------------------------
 
 
-_SUSPECT: Final = frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})
+SUSPECT: Final = frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})
+"""The types of results to ask `refuse_unguarded` about."""
 
 
 def refuse_unguarded(fn: Callable[..., Any], result: object) -> None:
