@@ -52,8 +52,8 @@ class House:
     def ask(self, token, method, path, **options):
         """Return the status and the content of an answer."""
         headers = options.pop("headers", {}) | ({"Authorization": f"Bearer {token}"} if token else {})
-        answer = self.http.open(path, method=method, headers=headers, **options)
-        content = answer.get_data()
+        with self.http.open(path, method=method, headers=headers, **options) as answer:
+            content = answer.get_data()
         is_json = content and (answer.mimetype or "").endswith("json")
         return answer.status_code, json.loads(content) if is_json else content
 
