@@ -1,4 +1,4 @@
-"""Numbers as arguments: what is refused, and what the error says."""
+"""Numbers and names as arguments: what is refused, and what the error says."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from resilience.checks import count, number
+from resilience.checks import count, number, optional_name
 
 
 def test_a_number_comes_back_as_a_float():
@@ -48,3 +48,10 @@ def test_a_count_is_a_whole_number():
         count("attempts", True, least=1)
     with pytest.raises(ValueError, match="attempts must be at least 1, not 0"):
         count("attempts", 0, least=1)
+
+
+def test_a_name_is_a_string_or_left_out():
+    assert optional_name("storage") == "storage"
+    assert optional_name(None) is None
+    with pytest.raises(TypeError, match=r"^name=5 must be a string$"):
+        optional_name(5)

@@ -12,7 +12,7 @@ from itertools import count
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, ParamSpec, Self, TypeVar
 
-from resilience import events
+from resilience import checks, events
 from resilience.callables import Kind, MisuseError, kind_of, name_of
 from resilience.conditions import says_nothing
 from resilience.errors import OverloadedError
@@ -129,8 +129,7 @@ class Admission(Generic[Ticket]):
     """
 
     def __init__(self, kind: str, name: str | None, hooks: tuple[Hook, ...]) -> None:
-        if name is not None and not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] - from untyped code
-            raise TypeError(f"name={name!r} must be a string")
+        checks.optional_name(name)
         self._kind = kind
         self._name = f"{kind.replace(' ', '-')}-{next(_numbers)}" if name is None else name
         self._hooks = hooks

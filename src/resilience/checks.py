@@ -1,4 +1,4 @@
-"""Arguments that are numbers: checked at construction, with an error that says what to write instead."""
+"""Arguments that are numbers or names: checked at construction, with an error that says what is wrong."""
 
 from __future__ import annotations
 
@@ -59,4 +59,20 @@ def count(name: str, value: Any, *, least: int) -> int:
         raise TypeError(f"{name} must be a whole number, not {value!r}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, not {value!r}")
+    return value
+
+
+def optional_name(value: Any) -> str | None:
+    """Return the name that was given to a policy, or None if none was.
+
+    Raises:
+        TypeError: It is no string.
+
+    Example:
+        >>> optional_name(5)
+        Traceback (most recent call last):
+        TypeError: name=5 must be a string
+    """
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"name={value!r} must be a string")
     return value

@@ -18,6 +18,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, ParamSpec, TypeVar
 
 from resilience.callables import Kind, MisuseError, kind_of, name_of
+from resilience.checks import optional_name
 from resilience.conditions import REJECTIONS, is_cancellation, matcher
 from resilience.errors import DeadlineExceeded
 from resilience.events import FallbackFailed, FallbackUsed, hooks, publish
@@ -111,8 +112,7 @@ class Fallback:
         name: str | None = None,
         on_fallback: Listener | None = None,
     ) -> None:
-        if name is not None and not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] - from untyped code
-            raise TypeError(f"name={name!r} must be a string")
+        optional_name(name)
         self._answer, self._kind = _chosen(value, handle, call)
         self._matches = matcher(on, "on")
         self._named = name is not None

@@ -23,7 +23,7 @@ from types import AsyncGeneratorType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, ParamSpec, TypeVar
 
 from resilience.callables import Kind, kind_of, name_of
-from resilience.checks import number
+from resilience.checks import number, optional_name
 from resilience.clock import SYSTEM_CLOCK
 from resilience.timeout import Timeout
 
@@ -98,8 +98,7 @@ class StreamTimeout:
         clock: Clock = SYSTEM_CLOCK,
         on_timeout: Listener | None = None,
     ) -> None:
-        if name is not None and not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] - from untyped code
-            raise TypeError(f"name={name!r} must be a string")
+        optional_name(name)
         if first_item is None and idle is None:
             raise TypeError("a StreamTimeout needs first_item or idle, or both")
         self._first_item = None if first_item is None else number("first_item", first_item, above=0)

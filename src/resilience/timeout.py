@@ -23,7 +23,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, ParamSpec, TypeVar
 
 from resilience.callables import Kind, MisuseError, kind_of, name_of
-from resilience.checks import number
+from resilience.checks import number, optional_name
 from resilience.clock import SYSTEM_CLOCK
 from resilience.deadline import CURRENT, deadline
 from resilience.errors import DeadlineExceeded, TimeoutExceeded
@@ -106,8 +106,7 @@ class Timeout:
         clock: Clock = SYSTEM_CLOCK,
         on_timeout: Listener | None = None,
     ) -> None:
-        if name is not None and not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] - from untyped code
-            raise TypeError(f"name={name!r} must be a string")
+        optional_name(name)
         self._seconds = number("seconds", seconds, above=0)
         self._named = name is not None
         self._name = f"timeout-{next(_numbers)}" if name is None else name

@@ -32,6 +32,7 @@ from resilience.breaker.guards import guarded
 from resilience.breaker.settings import policy_of, rule_of
 from resilience.callables import Kind, MisuseError, kind_of, name_of
 from resilience.checks import count as whole_number
+from resilience.checks import optional_name
 from resilience.clock import SYSTEM_CLOCK
 from resilience.conditions import matcher, result_predicate
 from resilience.events import hooks
@@ -153,8 +154,7 @@ class CircuitBreaker:
         random: Callable[[], float] = random.random,
         on_change: Listener | None = None,
     ) -> None:
-        if name is not None and not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] - from untyped code
-            raise TypeError(f"name={name!r} must be a string")
+        optional_name(name)
         if not callable(random):
             raise TypeError(f"random={random!r} must be a function that returns a number from 0 to 1")
         _check_sharing(shared, quorum, name)

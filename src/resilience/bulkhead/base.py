@@ -54,8 +54,7 @@ class Base(Generic[AnyWaiter]):
         clock: Clock = SYSTEM_CLOCK,
         on_rejected: Listener | None = None,
     ) -> None:
-        if name is not None and not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] - from untyped code
-            raise TypeError(f"name={name!r} must be a string")
+        checks.optional_name(name)
         self._limit = checks.count("limit", limit, least=1)
         self._queue = checks.count("queue", queue, least=0)
         self._timeout = None if timeout is None else checks.number("timeout", timeout, least=0)

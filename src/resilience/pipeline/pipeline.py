@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Self, TypeVar, Unpack
 
 from resilience.callables import Kind
+from resilience.checks import optional_name
 from resilience.pipeline.context import Context
 from resilience.pipeline.decorated import Decorated
 from resilience.pipeline.inheritance import inherited
@@ -37,9 +38,7 @@ class _Pipeline:
     _plan: Plan
 
     def __init__(self, *parts: Part, name: str | None = None) -> None:
-        if name is not None and not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] - from untyped code
-            raise TypeError(f"name={name!r} must be a string")
-        self._begin(Held(_checked(parts)), Context(), name)
+        self._begin(Held(_checked(parts)), Context(), optional_name(name))
 
     def _begin(self, held: Held, context: Context, name: str | None, known: Plan | None = None) -> None:
         self._held = held
