@@ -5,16 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from experiments import at_least, at_most, compared, controls
-from experiments.runs import run_all
+from experiments.runs import run_all, share_of, worst_recovery
 from resilience.simulation import OpenLoop, Scenario, slow
 from resilience.simulation.charts import Line, Panel, Shade, svg
 from resilience.simulation.controls import defaults, retries_only
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from experiments import Mark, Progress
-    from experiments.runs import Summary
 
 TITLE = "Ten seconds at a tenth of the capacity"
 
@@ -49,12 +46,6 @@ def scenario(policy: Any, seed: int, *, start: float = 60.0, after: float = 175.
         policy=policy,
         seed=seed,
     )
-
-
-def worst_recovery(summaries: Sequence[Summary]) -> float | None:
-    """Return the longest recovery; None if one never recovered."""
-    times = [one.recovery_time for one in summaries]
-    return None if None in times else max(time for time in times if time is not None)
 
 
 def run(long: bool, progress: Progress) -> list[Mark]:
@@ -111,9 +102,3 @@ def figure(long: bool, progress: Progress) -> str:
             )
         ],
     )
-
-
-def share_of(one: Summary) -> list[tuple[float, float]]:
-    """Return the share that succeeds, second by second, but for the last, whose calls have not ended."""
-    pairs = zip(one.series.good, one.series.offered, strict=True)
-    return [(float(second), good / max(1, offered)) for second, (good, offered) in enumerate(pairs)][:-2]

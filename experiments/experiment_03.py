@@ -12,8 +12,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Final
 
 from experiments import Mark, at_most, compared, controls, within
-from experiments.experiment_02 import worst_recovery
-from experiments.runs import run_all
+from experiments.runs import run_all, worst_recovery
 from resilience.simulation import OpenLoop, Scenario, slow
 from resilience.simulation.charts import Line, Panel, svg
 from resilience.simulation.controls import defaults, retries_only

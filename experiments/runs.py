@@ -51,6 +51,18 @@ def summary(result: Result) -> Summary:
     )
 
 
+def worst_recovery(summaries: Sequence[Summary]) -> float | None:
+    """Return the longest recovery; None if one never recovered."""
+    times = [one.recovery_time for one in summaries]
+    return None if None in times else max(time for time in times if time is not None)
+
+
+def share_of(one: Summary) -> list[tuple[float, float]]:
+    """Return the share that succeeds, second by second, but for the last, whose calls have not ended."""
+    pairs = zip(one.series.good, one.series.offered, strict=True)
+    return [(float(second), good / max(1, offered)) for second, (good, offered) in enumerate(pairs)][:-2]
+
+
 def run_one(scenario: Scenario) -> Summary:
     """Run one scenario."""
     return summary(run(scenario))
