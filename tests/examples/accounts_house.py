@@ -25,6 +25,7 @@ from examples.backend.ports.sessions import ClosingSessions
 from examples.backend.ports.tenants import DatabaseTenants
 from examples.backend.ports.users import DatabaseUsers
 from examples.backend.ports.workers import InThisThread
+from resilience import service_unavailable_error
 from resilience.janitor.sockets import SocketRegistry
 from resilience.stores.memory import MemoryStore
 from resilience.testing import FakeClock
@@ -151,6 +152,11 @@ class House:
     def reset_code(self, email=ADA, address=HOME):
         drive(self.accounts.send_code(Purpose.RESET_PASSWORD, email, address))
         return self.letters.code(email)
+
+
+async def unavailable(*_args):
+    """Fail, as sessions do whose store is away."""
+    raise service_unavailable_error("The store of sessions")
 
 
 def wrong(digits):

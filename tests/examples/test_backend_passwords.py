@@ -28,7 +28,18 @@ from examples.backend.ports.passwords import ARGON2, Argon2Passwords
 from examples.backend.ports.workers import InThisThread, OnThreads
 from examples.backend.schemas.accounts import NewPassword
 from resilience import CircuitBreaker, DeadlineExceeded, RateLimitedError, ServiceError, is_transient
-from tests.examples.accounts_house import ADA, CHEAP, EVE, HOME, PASSWORD, House, opened, opened_on, wrong
+from tests.examples.accounts_house import (
+    ADA,
+    CHEAP,
+    EVE,
+    HOME,
+    PASSWORD,
+    House,
+    opened,
+    opened_on,
+    unavailable,
+    wrong,
+)
 
 NEXT = "the next one of hers"
 ORIGIN = Origin(HOME, "a browser")
@@ -365,6 +376,18 @@ def test_a_code_by_mail_resets_the_password_once_and_ends_all_sessions(house):
     assert house.login(password=NEXT)
     assert refused(reset(house, new="a third one of hers")).status == 400
     assert house.letters.to(ADA)[-1].subject == "Your password has changed"
+
+
+@pytest.mark.parametrize("way", ["changed", "reset"])
+def test_asvs_7_4_3_sessions_that_could_not_be_ended_are_void(house, way):
+    member, elsewhere = house.joined(ADA), house.login()
+    house.sessions.delete_user = unavailable
+    house.reset_code()
+    end = {"changed": lambda: change(house, member, end_others=True), "reset": lambda: drive(reset(house))}
+    with pytest.raises(ServiceError, match="sessions"):
+        end[way]()
+    assert house.member(elsewhere) is None
+    assert house.member(house.login(password=NEXT))
 
 
 def test_fault_80_a_victim_of_wrong_logins_is_let_in_again_by_mail(house):

@@ -16,7 +16,7 @@ from examples.backend.ports.tables import invitations, tenants
 from examples.backend.ports.tenants import DatabaseTenants
 from examples.backend.ports.workers import OnThreads
 from resilience import ServiceError
-from tests.examples.accounts_house import ADA, EVE, House, opened, opened_on
+from tests.examples.accounts_house import ADA, EVE, House, opened, opened_on, unavailable
 
 BOB, CAROL = "bob@example.com", "carol@example.com"
 
@@ -85,6 +85,22 @@ def test_asvs_7_4_2_disabling_a_user_ends_all_sessions_at_once_and_for_good(hous
     drive(house.administration.enable(ada, bob.user.id))
     assert [house.member(token) for token in tokens] == [None, None]
     assert house.member(house.login(BOB))
+
+
+def test_asvs_7_4_2_nobody_comes_back_by_a_session_that_could_not_be_ended(house, ada, bob):
+    token = house.login(BOB)
+    house.sessions.delete_user = unavailable
+    with pytest.raises(ServiceError, match="sessions"):
+        drive(house.administration.disable(ada, bob.user.id))
+    assert house.member(token) is None
+    drive(house.administration.enable(ada, bob.user.id))
+    assert house.member(token) is None
+    new = house.login(BOB)
+    drive(house.administration.enable(ada, bob.user.id))  # again, which changes nothing
+    bob = house.member(new)
+    assert [session.session_id for session in drive(house.accounts.sessions_of(bob))] == [
+        bob.session.session_id
+    ]
 
 
 def test_whoever_was_disabled_is_nobody_even_with_a_session(house, ada, bob):

@@ -8,6 +8,7 @@ import dataclasses
 import io
 import json
 import re
+from unittest import mock
 
 import pytest
 from starlette.requests import ClientDisconnect
@@ -17,8 +18,11 @@ from examples.backend import asgi, wsgi
 from examples.backend.api import PATHS, ROUTES
 from examples.backend.api.http import Reply
 from examples.backend.assembly import Backend
+from examples.backend.domain.accounts import DEMO, Origin
+from examples.backend.domain.codes import Purpose
 from examples.backend.kit import AsyncKit, BlockingKit, drive
 from examples.backend.settings import Settings
+from tests.examples.accounts_house import HOME, PASSWORD
 
 JSON = ("Content-Type", "application/json")
 VARIES = re.compile(rb'"(requestId|timestamp|registration)": ?"[^"]*"')
@@ -400,3 +404,26 @@ def test_everything_is_closed_though_something_fails_at_the_end(tmp_path, kit):
     else:
         drive(live())
     assert closed == ["database"]
+
+
+@pytest.mark.parametrize("kit", [AsyncKit, BlockingKit])
+def test_asvs_7_4_3_no_session_outlives_a_reset_though_it_could_not_be_ended(tmp_path, kit):
+    settings = Settings(
+        telephony_url="http://127.0.0.1:9", var=tmp_path, webhook_tenants=("demo",), demo_password=PASSWORD
+    )
+
+    async def live():
+        backend = Backend(settings, kit())
+        await backend.start()
+        token = await backend.accounts.login(DEMO, PASSWORD, Origin(HOME), None)
+        assert await backend.accounts.member_of(token)
+        await backend.accounts.send_code(Purpose.RESET_PASSWORD, DEMO, HOME)
+        (letter,) = (tmp_path / "outbox").iterdir()
+        code = re.search(r"^Your code is (\d{6})", letter.read_text(), re.MULTILINE)[1]
+        away = mock.patch.object(backend.janitor, "cleanup_user_sessions", side_effect=OSError("away"))
+        with away, pytest.raises(OSError, match="away"):
+            await backend.passwords.reset(DEMO, code, "the next one of theirs", HOME)
+        assert await backend.accounts.member_of(token) is None
+        await backend.close()
+
+    asyncio.run(live()) if kit is AsyncKit else drive(live())

@@ -11,6 +11,8 @@ The rules:
   somebody who registered it later, with a password of their own.
 - Whoever registers opens a tenant and is its administrator, unless the address was invited to another one.
 - A session is ended on the server, its sockets with it. A login gives a new token and ends the old one.
+- Sessions have the number of their generation, and each user that of the one which counts. What voids all
+  sessions begins the next in its own transaction, so none outlives it, even if they cannot be deleted then.
 - Every attempt is logged, with the address masked; passwords, codes and tokens never are.
 """
 
@@ -70,6 +72,8 @@ class User:
     password_hash: str
     password_changed_at: float = 0.0
     """Unix seconds."""
+    generation: int = 0
+    """The one of the sessions that count."""
     tenant_id: str
     role: Role = "administrator"
     verified: bool = False
@@ -137,11 +141,16 @@ class Users(Protocol):
     async def reset_password(
         self, email_key: str, code_hash: bytes, now: float, password_hash: str
     ) -> User | None:
-        """Spend one attempt at the code of this address; if it is right, set the password, return whose."""
+        """Spend one attempt at the code of this address; if it is right, set the password, return whose.
+
+        The sessions of before are void.
+        """
         ...
 
-    async def change_password(self, user: User, password_hash: str, now: float) -> User | None:
-        """Set the password, and return the user as it is then.
+    async def change_password(
+        self, user: User, password_hash: str, now: float, *, end_sessions: bool
+    ) -> User | None:
+        """Set the password, and return the user as it is then; the sessions of before may be void.
 
         None if the password has changed since `user` was read.
         """
@@ -356,7 +365,7 @@ class Accounts:
             ServiceError: The user was disabled, or the password changed, since `user` was read (401). Whoever
                 did that has ended the sessions that there were, and must not miss this one.
         """
-        token = await self._sessions.create(user.id, origin._asdict())
+        token = await self._sessions.create(user.id, origin._asdict() | {"generation": user.generation})
         now = await self._users.by_id(user.id)
         if now is None or now.disabled or now.password_changed_at != user.password_changed_at:
             await self.logout(token)
@@ -376,7 +385,8 @@ class Accounts:
 
     async def sessions_of(self, member: Member) -> list[Session]:
         """Return where a user is logged in, the newest first."""
-        return await self._sessions.of_user(member.user.id, MOST_SESSIONS)
+        sessions = await self._sessions.of_user(member.user.id, MOST_SESSIONS)
+        return [session for session in sessions if counts(session, member.user)]
 
     async def end_session(self, member: Member, session_id: str) -> None:
         """End one of a user's own sessions.
@@ -393,7 +403,9 @@ class Accounts:
         """Return whose session this is, if it lasts."""
         session = await self._sessions.renew(token)
         user = None if session is None else await self._users.by_id(session.user_id)
-        return None if session is None or user is None or user.disabled else Member(user, session)
+        if session is None or user is None or user.disabled or not counts(session, user):
+            return None
+        return Member(user, session)
 
     async def forget(self) -> None:
         """Forget those who registered long ago and never proved their address."""
@@ -415,6 +427,11 @@ class Accounts:
             verified=True,
         )
         await self._users.ensure(user, self._clock.wall())
+
+
+def counts(session: Session, user: User) -> bool:
+    """Return whether nothing has voided a session of this user."""
+    return session.data.get("generation") == user.generation
 
 
 def wrong_code() -> ServiceError:

@@ -139,7 +139,9 @@ class PasswordChanges:
             raise validation_error("The current password is wrong", {"currentPassword": "wrong"})
         await self._rules.check(new, "newPassword")
         new_hash = await self._passwords.hash(new)
-        changed = await self._users.change_password(user, new_hash, self._clock.wall())
+        changed = await self._users.change_password(
+            user, new_hash, self._clock.wall(), end_sessions=end_others
+        )
         if changed is None:
             raise conflict_error("The password has just been changed by somebody else")
         if end_others:

@@ -121,7 +121,10 @@ class Tenants(Protocol):
         ...
 
     async def switch(self, tenant_id: str, user_id: str, disabled_at: float | None) -> Switched:
-        """Disable a user, unless no administrator would be left, or enable one."""
+        """Disable a user, unless no administrator would be left, or enable one.
+
+        The sessions of one who was disabled are void.
+        """
         ...
 
     async def invite(self, invitation: Invitation, now: float) -> None:

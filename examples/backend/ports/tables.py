@@ -66,6 +66,7 @@ users: Final = Table(
     Column("name", String, nullable=False),
     Column("password_hash", String, nullable=False),
     Column("password_changed_at", Float, nullable=False),
+    Column("generation", Integer, nullable=False, server_default="0"),  # of the sessions that count
     Column("role", String, nullable=False),  # administrator | member
     Column("verified_at", Float),
     Column("disabled_at", Float),

@@ -65,7 +65,10 @@ class DatabaseTenants:
         return None if row is None else user_of(row)
 
     async def switch(self, tenant_id: str, user_id: str, disabled_at: float | None) -> Switched:
-        """Disable a user, unless no administrator would be left, or enable one."""
+        """Disable a user, unless no administrator would be left, or enable one.
+
+        The sessions of one who was disabled are void.
+        """
 
         def switch(db: Connection) -> Switched:
             # Two administrators who disable each other at the same time do it one after the other.
@@ -75,7 +78,8 @@ class DatabaseTenants:
                 return Switched.NOT_FOUND
             if disabled_at is not None and not _administrators(db, tenant_id, but=user_id):
                 return Switched.LAST_ADMINISTRATOR
-            db.execute(update(users).where(is_this).values(disabled_at=disabled_at))
+            generation = users.c.generation + int(disabled_at is not None)
+            db.execute(update(users).where(is_this).values(disabled_at=disabled_at, generation=generation))
             return Switched.DONE
 
         return await self._database.write(switch, tenant=tenant_id)

@@ -130,7 +130,10 @@ class DatabaseUsers:
     async def reset_password(
         self, email_key: str, code_hash: bytes, now: float, password_hash: str
     ) -> User | None:
-        """Spend one attempt at the code of this address; if it is right, set the password, return whose."""
+        """Spend one attempt at the code of this address; if it is right, set the password, return whose.
+
+        The sessions of before are void.
+        """
 
         def reset(db: Connection) -> User | None:
             user_id = _spend(db, Purpose.RESET_PASSWORD, email_key, code_hash, now)
@@ -139,15 +142,19 @@ class DatabaseUsers:
             changed = db.execute(
                 update(users)
                 .where(users.c.id == user_id, users.c.disabled_at.is_(None))
-                .values(password_hash=password_hash, password_changed_at=now)
+                .values(
+                    password_hash=password_hash, password_changed_at=now, generation=users.c.generation + 1
+                )
                 .returning(users)
             ).one_or_none()
             return None if changed is None else user_of(changed)
 
         return await self._database.write(reset, tenant=EVERY)
 
-    async def change_password(self, user: User, password_hash: str, now: float) -> User | None:
-        """Set the password, and return the user as it is then.
+    async def change_password(
+        self, user: User, password_hash: str, now: float, *, end_sessions: bool
+    ) -> User | None:
+        """Set the password, and return the user as it is then; the sessions of before may be void.
 
         None if the password has changed since `user` was read.
         """
@@ -156,7 +163,11 @@ class DatabaseUsers:
             changed = db.execute(
                 update(users)
                 .where(users.c.id == user.id, users.c.password_changed_at == user.password_changed_at)
-                .values(password_hash=password_hash, password_changed_at=now)
+                .values(
+                    password_hash=password_hash,
+                    password_changed_at=now,
+                    generation=users.c.generation + int(end_sessions),
+                )
                 .returning(users)
             ).one_or_none()
             return None if changed is None else user_of(changed)
@@ -194,6 +205,7 @@ def user_of(row: Any) -> User:
         name=row.name,
         password_hash=row.password_hash,
         password_changed_at=row.password_changed_at,
+        generation=row.generation,
         role=cast("Literal['administrator', 'member']", row.role),
         verified=row.verified_at is not None,
         disabled=row.disabled_at is not None,

@@ -165,6 +165,7 @@ def upgrade() -> None:
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("password_hash", sa.String(), nullable=False),
         sa.Column("password_changed_at", sa.Float(), nullable=False),
+        sa.Column("generation", sa.Integer(), server_default="0", nullable=False),
         sa.Column("role", sa.String(), nullable=False),
         sa.Column("verified_at", sa.Float(), nullable=True),
         sa.Column("disabled_at", sa.Float(), nullable=True),
