@@ -315,10 +315,11 @@ def pipeline_rows() -> Iterator[Row]:
     def limited(kind):
         return kind(Quota(never, per=1.0, algorithm="gcra"))
 
+    by_hand = calls(floors.pipeline(work, floors.Limiter(never, 1.0), floors.Breaker()), 1)
     pipeline = Pipeline(limited(RateLimiter), RetryManager(), CircuitBreaker(5, 60.0))
     yield Row(
         "pipeline of limiter, retries and breaker, sync",
-        calls(floors.pipeline(work, floors.Limiter(never, 1.0), floors.Breaker()), 1),
+        by_hand,
         {"resilience": calls(pipeline(work), 1)},
         0.80,
     )
@@ -331,14 +332,14 @@ def pipeline_rows() -> Iterator[Row]:
     )
     yield Row(
         "the same, sync, by execute",
-        calls(floors.pipeline(work, floors.Limiter(never, 1.0), floors.Breaker()), 1),
+        by_hand,
         {"resilience": calls(pipeline.execute, work, 1)},
         None,
     )
     stacked = limited(RateLimiter).limit()(with_retry(CircuitBreaker(5, 60.0)(work)))
     yield Row(
         "limiter, retry and breaker, stacked",
-        calls(floors.pipeline(work, floors.Limiter(never, 1.0), floors.Breaker()), 1),
+        by_hand,
         {"resilience": calls(stacked, 1)},
         None,
     )
