@@ -99,5 +99,4 @@ def says_nothing(error: BaseException) -> bool:
     """
     if not isinstance(error, Exception) or isinstance(error, _SAYS_NOTHING) or is_cancellation(error):
         return True
-    parts = leaves(error)
-    return bool(parts) and all(map(says_nothing, parts))
+    return isinstance(error, ExceptionGroup) and all(map(says_nothing, leaves(error)))  # pyright: ignore[reportUnknownArgumentType] - of any exceptions
