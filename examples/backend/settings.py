@@ -36,7 +36,8 @@ class Settings:
     var: Path = Path("var")
     """The folder for everything that is written: database, recordings, outbox, secret."""
     allowed_origins: tuple[str, ...] = ()
-    """Origins, besides `public_url`, whose pages may use the backend from a browser."""
+    """Origins, besides `public_url`, whose pages may open WebSockets and send requests that change something.
+    That is all: no CORS headers are sent, so a browser shows these pages no answer, unless a proxy adds them."""
     trusted_proxies: tuple[str, ...] = ()
     """Networks whose X-Forwarded-For is believed, such as `10.0.0.0/8,192.168.0.0/16`."""
     monitoring_token: str = ""
@@ -196,7 +197,7 @@ class Settings:
 
     @property
     def origins(self) -> tuple[str, ...]:
-        """Whose pages may use the backend from a browser."""
+        """Whose pages may open WebSockets, and send requests that change something."""
         return (self.public_url.rstrip("/"), *self.allowed_origins)
 
     @property

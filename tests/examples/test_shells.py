@@ -314,6 +314,16 @@ def test_over_https_browsers_are_told_to_stay_there(tmp_path):
         shells.close()
 
 
+def test_pages_of_allowed_origins_may_send_and_are_shown_nothing(tmp_path):
+    shells = Shells(tmp_path, allowed_origins=("https://app.example",))
+    for origin, status in (("https://app.example", 200), ("https://evil.example", 403)):
+        headers = ("Origin", origin), ("Sec-Fetch-Site", "cross-site")
+        for answer in shells.ask("POST", b"/api/auth/logout", *headers):
+            assert answer.status == status
+            assert not any(name.startswith("access-control") for name in answer.headers)
+    shells.close()
+
+
 def test_a_stranger_is_told_how_to_log_in(shells):
     for answer in shells.ask("GET", b"/api/auth/me"):
         assert answer.status == 401
