@@ -126,7 +126,7 @@ class Backend:
             "pace": Pace(kit.sleep),
         }
         self.accounts = Accounts(**what_accounts_need)
-        self.passwords = PasswordChanges(**what_accounts_need, accounts=self.accounts)
+        self.passwords = PasswordChanges(**what_accounts_need)
         self.tenants = DatabaseTenants(self.database)
         self.administration = Administration(
             tenants=self.tenants,

@@ -37,7 +37,7 @@ class Settings:
     """The folder for everything that is written: database, recordings, outbox, secret."""
     allowed_origins: tuple[str, ...] = ()
     """Origins, besides `public_url`, whose pages may open WebSockets and send requests that change something.
-    That is all: no CORS headers are sent, so a browser shows these pages no answer, unless a proxy adds them."""
+    That is all: no CORS headers are sent, so browsers show them no answers unless a proxy adds such."""
     trusted_proxies: tuple[str, ...] = ()
     """Networks whose X-Forwarded-For is believed, such as `10.0.0.0/8,192.168.0.0/16`."""
     monitoring_token: str = ""

@@ -112,7 +112,7 @@ class House:
             "clock": clock,
         }
         self.accounts = Accounts(**common)
-        self.changes = PasswordChanges(**common, accounts=self.accounts)
+        self.changes = PasswordChanges(**common)
         self.administration = Administration(
             tenants=self.tenants,
             sessions=self.sessions,

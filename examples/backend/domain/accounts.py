@@ -221,8 +221,8 @@ class Mail(Protocol):
         ...
 
 
-class Accounts:
-    """The use cases."""
+class UseCases:
+    """What `Accounts` and `PasswordChanges` have in common: what they work with, and how a session begins."""
 
     def __init__(
         self,
@@ -246,6 +246,25 @@ class Accounts:
         self._limits = limits
         self._pace = pace
         self._clock = clock
+
+    async def begin_session(self, user: User, origin: Origin) -> str:
+        """Begin a session for who has just shown to be `user`; return its token.
+
+        Raises:
+            ServiceError: The user was disabled, or the password changed, since `user` was read (401). Whoever
+                did that has ended the sessions that there were, and must not miss this one.
+        """
+        token = await self._sessions.create(user.id, origin._asdict() | {"generation": user.generation})
+        now = await self._users.by_id(user.id)
+        if now is None or now.disabled or now.password_changed_at != user.password_changed_at:
+            await self._sessions.delete(session_id_of(token))
+            logger.warning("login refused for %s, who has just changed", masked(user.email))
+            raise wrong_login()
+        return token
+
+
+class Accounts(UseCases):
+    """The use cases."""
 
     async def register(
         self, email: str, password: str, name: str, address: str, invitation: str | None = None
@@ -356,21 +375,6 @@ class Accounts:
         if old_token is not None:
             await self.logout(old_token)
         logger.info("login of %s from %s", masked(email), origin.address)
-        return token
-
-    async def begin_session(self, user: User, origin: Origin) -> str:
-        """Begin a session for who has just shown to be `user`; return its token.
-
-        Raises:
-            ServiceError: The user was disabled, or the password changed, since `user` was read (401). Whoever
-                did that has ended the sessions that there were, and must not miss this one.
-        """
-        token = await self._sessions.create(user.id, origin._asdict() | {"generation": user.generation})
-        now = await self._users.by_id(user.id)
-        if now is None or now.disabled or now.password_changed_at != user.password_changed_at:
-            await self.logout(token)
-            logger.warning("login refused for %s, who has just changed", masked(user.email))
-            raise wrong_login()
         return token
 
     async def logout(self, token: str) -> None:

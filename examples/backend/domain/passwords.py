@@ -16,25 +16,12 @@ import logging
 from typing import TYPE_CHECKING, Final, Protocol
 
 from examples.backend.domain import letters
-from examples.backend.domain.accounts import masked, wrong_code
+from examples.backend.domain.accounts import UseCases, masked, wrong_code
 from examples.backend.domain.codes import Purpose
 from resilience import conflict_error, fold, validation_error
-from resilience.clock import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
-    from examples.backend.domain.accounts import (
-        Accounts,
-        Mail,
-        Member,
-        Origin,
-        Passwords,
-        Sessions,
-        Users,
-    )
-    from examples.backend.domain.codes import OneTimeCodes
-    from examples.backend.domain.limits import Limits
-    from examples.backend.domain.pace import Pace
-    from resilience.clock import Clock
+    from examples.backend.domain.accounts import Member, Origin
 
 logger: Final = logging.getLogger("backend.accounts")
 
@@ -87,33 +74,8 @@ class PasswordRules:
             raise validation_error("This password cannot be used", {field: reason})
 
 
-class PasswordChanges:
+class PasswordChanges(UseCases):
     """The use cases."""
-
-    def __init__(
-        self,
-        *,
-        accounts: Accounts,
-        users: Users,
-        passwords: Passwords,
-        rules: PasswordRules,
-        sessions: Sessions,
-        codes: OneTimeCodes,
-        mail: Mail,
-        limits: Limits,
-        pace: Pace,
-        clock: Clock = SYSTEM_CLOCK,
-    ) -> None:
-        self._accounts = accounts
-        self._users = users
-        self._passwords = passwords
-        self._rules = rules
-        self._sessions = sessions
-        self._codes = codes
-        self._mail = mail
-        self._limits = limits
-        self._pace = pace
-        self._clock = clock
 
     async def change(
         self, member: Member, current: str, new: str, origin: Origin, *, end_others: bool
@@ -150,7 +112,7 @@ class PasswordChanges:
             await self._sessions.delete(member.session.session_id)
         logger.info("password of %s changed from %s", masked(user.email), origin.address)
         await self._mail.send(letters.password_changed(user.email))
-        return await self._accounts.begin_session(changed, origin)
+        return await self.begin_session(changed, origin)
 
     async def reset(self, email: str, digits: str, new: str, address: str) -> None:
         """Set a new password by the code that was sent to `email`, and end all sessions.
