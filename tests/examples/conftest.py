@@ -1,4 +1,4 @@
-"""Backends that run, for the black-box tests."""
+"""Backends that run, for the black-box tests; and what brings recordings, put together in this process."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import pytest
 
 from tests.examples.backend_process import SHELLS, Running, logged_in
+from tests.examples.recordings_house import KITS, House, start_provider, stop_provider
 
 KINDS = {
     "": {},
@@ -60,3 +61,31 @@ def user(server):
 def app(request):
     """The name of a shell, for tests that start a backend of their own."""
     return request.param
+
+
+@pytest.fixture
+def fake():
+    """The fake provider, in threads of this process."""
+    server = start_provider()
+    yield server
+    stop_provider(server)
+
+
+@pytest.fixture(params=KITS)
+async def house_with(request, fake, tmp_path):
+    """Return a function that returns a house with these options, under each kit."""
+    made = []
+
+    def make(**options):
+        made.append(House(fake, tmp_path, **{"kit": request.param} | options))
+        return made[-1]
+
+    yield make
+    for house in made:
+        await house.close()
+
+
+@pytest.fixture
+def house(house_with):
+    """What brings recordings, under each kit."""
+    return house_with()

@@ -17,35 +17,9 @@ from examples.backend.ports.tables import jobs, watermarks
 from resilience import CircuitOpenError, DeadlineExceeded, ServiceError, service_unavailable_error
 from resilience.testing import FakeClock
 from tests.examples.backend_process import wait_until
-from tests.examples.recordings_house import KITS, House, start_provider, stop_provider
 
 SIDS = [f"c0ffee{number:026x}" for number in range(1, 21)]
 SID, OTHER = SIDS[:2]
-
-
-@pytest.fixture
-def fake():
-    server = start_provider()
-    yield server
-    stop_provider(server)
-
-
-@pytest.fixture(params=KITS)
-async def house_with(request, fake, tmp_path):
-    made = []
-
-    def make(**options):
-        made.append(House(fake, tmp_path, **{"kit": request.param} | options))
-        return made[-1]
-
-    yield make
-    for house in made:
-        await house.close()
-
-
-@pytest.fixture
-def house(house_with):
-    return house_with()
 
 
 # --- what becomes of a job -----------------------------------------------------------------------

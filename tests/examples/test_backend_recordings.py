@@ -15,37 +15,12 @@ from examples.backend.fakes.telephony import Fault, recording_of
 from examples.backend.ports.tables import calls
 from resilience import CircuitOpenError, DeadlineExceeded, RetryBudget, ServiceError
 from tests.examples.backend_process import wait_until
-from tests.examples.recordings_house import CALL_ENDED, KITS, House, start_provider, stop_provider
+from tests.examples.recordings_house import CALL_ENDED, House, start_provider, stop_provider
 
 SID = "c0ffee00000000000000000000000001"
 OTHER = "c0ffee00000000000000000000000002"
 SOUND = recording_of(SID)
 DIGEST = hashlib.sha256(SOUND).hexdigest()
-
-
-@pytest.fixture
-def fake():
-    server = start_provider()
-    yield server
-    stop_provider(server)
-
-
-@pytest.fixture(params=KITS)
-async def house_with(request, fake, tmp_path):
-    made = []
-
-    def make(**options):
-        made.append(House(fake, tmp_path, **{"kit": request.param} | options))
-        return made[-1]
-
-    yield make
-    for house in made:
-        await house.close()
-
-
-@pytest.fixture
-def house(house_with):
-    return house_with()
 
 
 async def refused(coroutine, status):

@@ -27,25 +27,11 @@ from examples.backend.ports.signatures import StandardSignatures
 from examples.backend.ports.tables import call_events, calls, deliveries, jobs
 from resilience import RateLimitedError, ServiceError
 from tests.examples.backend_process import assert_error, fresh_sid, wait_until
-from tests.examples.recordings_house import KITS, SECRET, House, start_provider, stop_provider
+from tests.examples.recordings_house import SECRET, House
 
 ROOT = Path(__file__).parent.parent.parent
 SID = "c0ffee00000000000000000000000001"
 BODY = json.dumps({"type": "call.completed", "data": {"callSid": SID}}).encode()
-
-
-@pytest.fixture
-def fake():
-    server = start_provider()
-    yield server
-    stop_provider(server)
-
-
-@pytest.fixture(params=KITS)
-async def house(request, fake, tmp_path):
-    house = House(fake, tmp_path, request.param)
-    yield house
-    await house.close()
 
 
 # --- deliveries ----------------------------------------------------------------------------------
