@@ -295,6 +295,21 @@ def test_what_a_server_will_never_take_or_is_of_no_use_any_more_is_given_up(data
     assert "was given up, attempt 1" in caplog.text
 
 
+def test_what_was_sealed_with_another_key_keeps_nothing_up_and_is_given_up_in_time(database, clock, caplog):
+    other = MailQueue(database, b"o" * 32, FakeServer(), clock)
+    drive(other.send(CODE._replace(useful_for=8.0)))
+    queue, server = queue_of(database, clock)
+    clock.advance(0.1)
+    drive(queue.send(CODE._replace(to=EVE)))
+    drive(queue.deliver())
+    assert [letter.to for letter, _ in server.taken] == [EVE]
+    assert "is tried again in 5 s" in caplog.text
+    clock.advance(5.0)
+    drive(queue.deliver())
+    assert rows(database) == []
+    assert "was given up, attempt 2" in caplog.text
+
+
 def test_while_the_breaker_is_open_nothing_is_tried_nor_counted(database, clock):
     open_ = CircuitOpenError("mail", 7.0)
     queue, server = queue_of(database, clock, open_)

@@ -98,13 +98,13 @@ class MailQueue:
 
     async def _hand_over(self, claimed: Claimed) -> bool:
         """Hand over one message; return whether the next one is worth a try."""
-        letter = Letter(*json.loads(jwe.decrypt_compact(claimed.sealed, self._key).plaintext or b""))
         try:
+            letter = Letter(*json.loads(jwe.decrypt_compact(claimed.sealed, self._key).plaintext or b""))
             await self._server.deliver(letter, claimed.id)
         except CircuitOpenError as error:
             await self._put_off(claimed, error.retry_after or FIRST_PAUSE, attempts=claimed.attempts - 1)
             return False
-        except Exception as error:  # noqa: BLE001 - whatever a mail server does, the next message has its turn
+        except Exception as error:  # noqa: BLE001 - whatever it is, another key say, the next one has its turn
             await self._failed(claimed, error)
             return True
         await self._drop(claimed)
