@@ -15,7 +15,7 @@ from resilience.clock import SYSTEM_CLOCK
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy import ColumnElement, Connection
+    from sqlalchemy import Connection
 
     from examples.backend.domain.jobs import Never
     from examples.backend.domain.recordings import Call, Recording
@@ -69,13 +69,11 @@ class DatabaseJobs:
     async def note(self, job: Job, call: Call) -> bool:
         """Keep what the provider tells about the call; if it has a recording, that is being fetched now."""
         state = "expected" if call.recording_url is None else "fetching"
-        return await self._change(
-            job, lambda db: self._turn(db, job, state, **rows.details_of(call)), _held(job)
-        )
+        return await self._change(job, lambda db: self._turn(db, job, state, **rows.details_of(call)))
 
     async def store(self, job: Job, recording: Recording) -> bool:
         """Enter the recording; the job is done."""
-        return await self._change(job, lambda db: rows.store(db, recording, job.tenant), _held(job))
+        return await self._change(job, lambda db: rows.store(db, recording, job.tenant))
 
     async def put_off(self, job: Job, not_before: float, attempts: int, error: str | None) -> bool:
         """Have the job done later, by anybody."""
@@ -88,7 +86,7 @@ class DatabaseJobs:
             if job.state != "deleted":
                 self._turn(db, job, "expected")
 
-        return await self._change(job, put_off, _held(job))
+        return await self._change(job, put_off)
 
     async def give_up(self, job: Job, never: Never) -> bool:
         """Say what has become of the call; the job is done."""
@@ -97,11 +95,11 @@ class DatabaseJobs:
             self._turn(db, job, never.state, failure=never.reason)
             _forget(db, job)
 
-        return await self._change(job, give_up, _held(job))
+        return await self._change(job, give_up)
 
     async def finish(self, job: Job) -> bool:
         """Forget a job that is done."""
-        return await self._change(job, lambda db: _forget(db, job), _held(job))
+        return await self._change(job, lambda db: _forget(db, job))
 
     async def hand_back(self, leases: str) -> int:
         """End all leases that begin so; return how many there were."""
@@ -109,10 +107,9 @@ class DatabaseJobs:
         ending = mine.values(lease=None, leased_until=0.0)
         return await self._database.write(lambda db: db.execute(ending).rowcount, tenant=EVERY)
 
-    async def _change(
-        self, job: Job, work: Callable[[Connection], object], held: ColumnElement[bool]
-    ) -> bool:
+    async def _change(self, job: Job, work: Callable[[Connection], object]) -> bool:
         """Do `work` in one transaction, if the job is still leased as it says; return whether it was."""
+        held = (jobs.c.call_sid == job.call_sid) & (jobs.c.lease == job.lease)
 
         def change(db: Connection) -> bool:
             # The call's row comes before the job's, here as everywhere: so nobody waits in a circle.
@@ -126,10 +123,6 @@ class DatabaseJobs:
 
     def _turn(self, db: Connection, job: Job, state: str, **values: Any) -> None:
         rows.change(db, job.call_sid, job.tenant, state, self._clock.wall(), **values)
-
-
-def _held(job: Job) -> ColumnElement[bool]:
-    return (jobs.c.call_sid == job.call_sid) & (jobs.c.lease == job.lease)
 
 
 def _forget(db: Connection, job: Job) -> None:
