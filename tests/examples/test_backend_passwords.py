@@ -387,6 +387,7 @@ def test_asvs_7_4_3_sessions_that_could_not_be_ended_are_void(house, way):
     with pytest.raises(ServiceError, match="sessions"):
         end[way]()
     assert house.member(elsewhere) is None
+    assert house.letters.to(ADA)[-1].subject == "Your password has changed"  # its owner is told in any case
     assert house.member(house.login(password=NEXT))
 
 

@@ -106,12 +106,14 @@ class PasswordChanges(UseCases):
         )
         if changed is None:
             raise conflict_error("The password has just been changed by somebody else")
-        if end_others:
-            await self._sessions.delete_user(user.id)
-        else:
-            await self._sessions.delete(member.session.session_id)
         logger.info("password of %s changed from %s", masked(user.email), origin.address)
-        await self._mail.send(letters.password_changed(user.email))
+        try:
+            if end_others:
+                await self._sessions.delete_user(user.id)
+            else:
+                await self._sessions.delete(member.session.session_id)
+        finally:
+            await self._mail.send(letters.password_changed(user.email))
         return await self.begin_session(changed, origin)
 
     async def reset(self, email: str, digits: str, new: str, address: str) -> None:
@@ -132,6 +134,8 @@ class PasswordChanges(UseCases):
             logger.warning("password reset refused for %s from %s", masked(email), address)
             await self._pace.even_out(begun_at)
             raise wrong_code()
-        await self._sessions.delete_user(user.id)
         logger.info("password of %s reset from %s", masked(email), address)
-        await self._mail.send(letters.password_changed(user.email))
+        try:
+            await self._sessions.delete_user(user.id)
+        finally:
+            await self._mail.send(letters.password_changed(user.email))
