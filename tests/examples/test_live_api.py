@@ -30,6 +30,9 @@ class Patient(Mailbox):
     def wake(self):
         pass
 
+    def close(self, code, reason):
+        pass
+
     async def wait(self, seconds):
         self._clock.advance(seconds)
         return False

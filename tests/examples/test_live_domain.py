@@ -415,11 +415,3 @@ def test_what_is_old_is_forgotten():
     drive(here.live.forget())
 
     assert here.table.forgotten_to == here.clock.wall() - 3600.0
-
-
-def test_a_mailbox_says_how_it_wakes_and_closes():
-    box = Mailbox()
-    with pytest.raises(NotImplementedError):
-        box.wake()
-    with pytest.raises(NotImplementedError):
-        box.close(1000, "")

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from abc import ABC, abstractmethod
 from collections import Counter, deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self
@@ -113,7 +114,7 @@ class Sessions(Protocol):
         ...
 
 
-class Mailbox:
+class Mailbox(ABC):
     """What waits to be sent on one connection, and whether it is to be closed. Threads may share it.
 
     Whoever serves the connection waits for it in its own way: see `ports/live.py`.
@@ -150,13 +151,13 @@ class Mailbox:
             self._ending = self._ending or ending
         self.wake()
 
+    @abstractmethod
     def wake(self) -> None:
         """Have whoever waits for this mailbox look into it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self, code: int, reason: str) -> object:
         """Have the connection closed, and come back when it is: what a `SocketRegistry` calls."""
-        raise NotImplementedError
 
 
 class Hub:
