@@ -62,19 +62,20 @@ class Supervisor:
             for number in (*SIGNALS, signal.SIGCHLD)
         }
         try:
-            while self._start() and self._wait(self._until_next()) not in SIGNALS:
+            self._start()
+            while self._wait(self._until_next()) not in SIGNALS:
                 self._reap()
+                self._start()
         finally:
             self._end()
             for number, handler in handlers.items():
                 signal.signal(number, handler)
 
-    def _start(self) -> bool:
+    def _start(self) -> None:
         """Start what is missing and due."""
         for place in self._places:
             if place.process is None and place.due <= time.monotonic():
                 place.begin(self._fork(place))
-        return True
 
     def _fork(self, place: _Place) -> int:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # none is lost while the handlers are the parent's
